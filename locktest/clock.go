@@ -1,0 +1,35 @@
+package locktest
+
+import (
+	"sync"
+	"time"
+
+	"github.com/cloudtrust/go-jobs/lock"
+)
+
+// Clock is a clock that stands still until the test moves it. It is safe for concurrent use.
+type Clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+// New returns a [lock.NewLocal] whose locks expire by a Clock, which begins at the present time. Only the database's clock is
+// simulated: the deadlines of a lease, and the waiting for one, go by the time of package time, which testing/synctest can simulate.
+func New() (*lock.Lock, *Clock) {
+	c := &Clock{now: time.Now()}
+	return lock.NewLocal(c.Now), c
+}
+
+// Now returns the time of the clock.
+func (c *Clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+// Advance moves the clock by d, backwards if d is negative.
+func (c *Clock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
