@@ -1,0 +1,149 @@
+//go:build unix && !aix && !solaris
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// statusHelp says what our exit statuses mean.
+var statusHelp = map[int]string{
+	exitUsage:    "the command line is wrong",
+	exitDatabase: "the database can't be reached, or fails",
+	exitInternal: "something else that should not have gone wrong has",
+	exitHeld:     "refused: another holds the lock (0 with --if-held skip)",
+	exitDisabled: "refused: the job is disabled",
+	exitRun:      "refused: this tick, or a later one, has been run already (0 with --if-held skip)",
+	exitLost:     "the lock was lost while the command ran, and the command ended",
+	exitCannot:   "the command can't be executed",
+	exitNotFound: "the command is not found",
+	exitSignal:   "and N: signal N has ended the command, or lock run before it began",
+}
+
+// exitStatuses notes for the help which of them a command has.
+func exitStatuses(codes ...int) map[string]string {
+	var words []string
+	for _, code := range codes {
+		words = append(words, strconv.Itoa(code))
+	}
+	return map[string]string{"exit": strings.Join(words, " ")}
+}
+
+const environment = `LOCK_DB         what --db says, better kept here: command lines can be seen by everybody
+LOCK_COMPONENT  what --component says
+XDG_STATE_HOME  the user's state folder, ~/.local/state if it is not set; its lock/locks.db has
+                the locks if neither --db nor LOCK_DB says where they are
+NO_COLOR        if it is set, nothing is coloured
+PGPASSWORD, PGPASSFILE, PGSSLMODE, …: as for psql`
+
+const childEnvironment = `
+The command gets:
+LOCK_TOKEN      the fencing token, a number larger than that of every run before
+LOCK_COMPONENT  the component
+LOCK_JOB        the job
+LOCK_JOB_ID     the ID of this run; with --tick, the tick`
+
+// help prints the help of a command in the manner of a manual page.
+func (a *app) help(cmd *cobra.Command, _ []string) {
+	var b strings.Builder
+	color := colored(os.Stdout)
+	section := func(title, text string) {
+		if text = strings.Trim(text, "\n"); text == "" {
+			return
+		}
+		if color {
+			title = bold + title + plain
+		}
+		fmt.Fprintf(&b, "%s\n", title)
+		for line := range strings.Lines(text) {
+			if line != "\n" {
+				b.WriteString("  ")
+			}
+			b.WriteString(line)
+		}
+		b.WriteString("\n\n")
+	}
+	section("NAME", cmd.CommandPath()+" - "+cmd.Short)
+	synopsis := cmd.UseLine()
+	if cmd.HasAvailableSubCommands() {
+		synopsis = cmd.CommandPath() + " COMMAND [flags]"
+	}
+	section("SYNOPSIS", synopsis)
+	section("DESCRIPTION", wrap(cmd.Long, 96))
+	var commands strings.Builder
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() || c.Name() == "help" {
+			fmt.Fprintf(&commands, "%-12s%s\n", c.Name(), c.Short)
+		}
+	}
+	section("COMMANDS", commands.String())
+	section("OPTIONS", unindent(cmd.LocalFlags().FlagUsagesWrapped(98)))
+	section("OPTIONS OF ALL COMMANDS", unindent(cmd.InheritedFlags().FlagUsagesWrapped(98)))
+	section("EXAMPLES", cmd.Example)
+	statuses := "  0  success\n"
+	if cmd.Name() == "run" {
+		statuses = "     the command's own, and of lock run itself:\n"
+	}
+	for _, word := range strings.Fields(cmd.Annotations["exit"]) {
+		code, _ := strconv.Atoi(word) // exitStatuses wrote it
+		statuses += fmt.Sprintf("%3d  %s\n", code, statusHelp[code])
+	}
+	if cmd.Annotations["exit"] == "" {
+		statuses += fmt.Sprintf("%3d  %s\n", exitUsage, statusHelp[exitUsage])
+	}
+	if cmd.HasAvailableSubCommands() {
+		statuses = "see the help of each command\n"
+	} else if cmd.Name() != "run" {
+		statuses = strings.ReplaceAll(statuses, " (0 with --if-held skip)", "")
+	}
+	section("EXIT STATUS", statuses)
+	variables := environment
+	if cmd.Name() == "run" {
+		variables += "\n" + childEnvironment
+	}
+	section("ENVIRONMENT", variables)
+	fmt.Fprint(a.out, strings.TrimSuffix(b.String(), "\n"))
+}
+
+// unindent takes out what pflag puts before the flags.
+func unindent(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimPrefix(line, "  ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// wrap breaks the paragraphs of a text anew. Those that are indented stay as they are.
+func wrap(s string, most int) string {
+	var b strings.Builder
+	for i, paragraph := range strings.Split(s, "\n\n") {
+		if i > 0 {
+			b.WriteString("\n\n")
+		}
+		if strings.HasPrefix(paragraph, "\t") || strings.HasPrefix(paragraph, " ") {
+			b.WriteString(paragraph)
+			continue
+		}
+		n := 0
+		for j, word := range strings.Fields(paragraph) {
+			switch {
+			case j == 0:
+			case n+1+len(word) > most:
+				b.WriteString("\n")
+				n = 0
+			default:
+				b.WriteString(" ")
+				n++
+			}
+			b.WriteString(word)
+			n += len(word)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,419 @@
+//go:build unix && !aix && !solaris
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The parts of scripts.
+const (
+	wait   = "echo ready; read line"                   // until standard input says something, or ends
+	stay   = "echo ready; while :; do read line; done" // without a process for a signal to hit
+	family = "sleep 300 & timeout 300 sleep 300 & "    // one in the group, one that makes its own
+)
+
+func TestRunPassesOn(t *testing.T) {
+	t.Parallel()
+	onEachEngine(t, func(t *testing.T, u user) {
+		r := u.do(t, "run", "--job", "hello", "--", "sh", "-c", `echo "$1"; echo err >&2; exit 7`, "sh", "a  'b'\n--job")
+		require.Equal(t, result{7, "a  'b'\n--job\n", "err\n"}, r)
+
+		require.Equal(t, "--help\n", u.ok(t, "run", "--job", "hello", "sh", "-c", `echo "$0"`, "--help"), "without --")
+
+		input := make([]byte, 1<<20)
+		for i := range input {
+			input[i] = byte(rand.N(256))
+		}
+		cmd := u.command("run", "--job", "hello", "--", "cat")
+		cmd.Stdin = bytes.NewReader(input)
+		output, err := cmd.Output()
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(input, output), "standard input comes through")
+
+		require.Equal(t, result{137, "", ""}, u.do(t, "run", "--job", "hello", "--", "sh", "-c", "kill -9 $$"))
+	})
+}
+
+func TestRunTellsTheCommand(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t).with("LOCK_TOKEN=old")
+	print := []string{"--", "sh", "-c", `echo "$LOCK_TOKEN,$LOCK_COMPONENT,$LOCK_JOB,$LOCK_JOB_ID"`}
+	token := func(out, rest string) int64 {
+		t.Helper()
+		n, others, _ := strings.Cut(strings.TrimSpace(out), ",")
+		require.Equal(t, rest, others)
+		token, err := strconv.ParseInt(n, 10, 64)
+		require.NoError(t, err)
+		return token
+	}
+	first := token(u.ok(t, append([]string{"run", "--job", "hello", "--component", "shop", "--job-id", "seven"}, print...)...), "shop,hello,seven")
+	second := token(u.with("LOCK_COMPONENT=shop").ok(t, append([]string{"run", "--job", "hello", "--tick", "the eighth"}, print...)...), "shop,hello,the eighth")
+	require.Greater(t, second, first)
+	require.Contains(t, u.ok(t, append([]string{"run", "--job", "hello"}, print...)...), ",default,hello,")
+}
+
+func TestExitStatus(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	u.ok(t, "disable", "off")
+	u.ok(t, "run", "--job", "nightly", "--tick", "2026-11-23", "--", "true")
+	holder := u.start(t, "run", "--job", "held", "--", "sh", "-c", wait)
+	holder.expect(t, "ready")
+
+	for _, test := range []struct {
+		name   string
+		status int
+		stderr string // a part of it
+		args   []string
+	}{
+		{"held", 75, "refused: default/held is held by ", []string{"run", "--job", "held", "--", "echo", "no"}},
+		{"held, after a wait", 75, "refused: default/held is held by ", []string{"run", "--job", "held", "--wait", "50ms", "--", "echo", "no"}},
+		{"held, skip", 0, "", []string{"run", "--job", "held", "--if-held", "skip", "--", "echo", "no"}},
+		{"disabled", 80, "default/off is disabled", []string{"run", "--job", "off", "--", "echo", "no"}},
+		{"disabled, skip", 80, "default/off is disabled", []string{"run", "--job", "off", "--if-held", "skip", "--", "echo", "no"}},
+		{"already run", 81, "default/nightly has been run already: by ", []string{"run", "--job", "nightly", "--tick", "2026-11-23", "--", "echo", "no"}},
+		{"run later already", 81, "(run 2026-11-23)", []string{"run", "--job", "nightly", "--tick", "2026-11-22", "--", "echo", "no"}},
+		{"already run, skip", 0, "", []string{"run", "--job", "nightly", "--tick", "2026-11-23", "--if-held", "skip", "--", "echo", "no"}},
+		{"unreachable", 69, "lock: the database: ", []string{"run", "--db", "postgres://127.0.0.1:1/x", "--job", "x", "--", "echo", "no"}},
+		{"no folder", 69, "lock: the database: ", []string{"list", "--db", "/dev/null/locks.db"}},
+		{"not found", 127, `"no-such-command"`, []string{"run", "--job", "x", "--", "no-such-command"}},
+		{"no such file", 127, "no such file", []string{"run", "--job", "x", "--", "./no-such-command"}},
+		{"not executable", 126, "permission denied", []string{"run", "--job", "x", "--", "/dev/null"}},
+		{"no command", 64, "no command to run (lock run --help explains)", []string{"run", "--job", "x"}},
+		{"no job", 64, "--job", []string{"run", "--", "true"}},
+		{"flag", 64, "unknown flag: --jobb", []string{"run", "--jobb", "x", "--", "true"}},
+		{"command", 64, "unknown command", []string{"rum"}},
+		{"wait", 64, "forever", []string{"run", "--job", "x", "--wait", "long", "--", "true"}},
+		{"max", 64, "at least 1s", []string{"run", "--job", "x", "--max", "10ms", "--", "true"}},
+		{"grace", 64, "--grace 3s is too long for --max 5s", []string{"run", "--job", "x", "--max", "5s", "--grace", "3s", "--", "true"}},
+		{"if-held", 64, "fail or skip", []string{"run", "--job", "x", "--if-held", "wait", "--", "true"}},
+		{"log", 64, "text or json", []string{"run", "--job", "x", "--log", "xml", "--", "true"}},
+		{"tick and ID", 64, "tick", []string{"run", "--job", "x", "--tick", "a", "--job-id", "b", "--", "true"}},
+		{"UTF-8", 64, "UTF-8", []string{"run", "--job", "\xff", "--", "true"}},
+		{"two jobs", 64, "arg", []string{"status", "a", "b"}},
+		{"no holder", 64, "--holder", []string{"release", "held"}},
+		{"another holder", 75, "default/held is held by ", []string{"release", "held", "--holder", "somebody"}},
+		{"no table", 69, "no such table", []string{"list", "--no-ddl", "--table", "other"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := u.do(t, test.args...)
+			require.Equal(t, result{test.status, "", r.stderr}, r)
+			if test.stderr == "" {
+				require.Empty(t, r.stderr)
+				return
+			}
+			require.Contains(t, r.stderr, test.stderr)
+			require.Equal(t, 1, strings.Count(r.stderr, "\n"), "one line: %s", r.stderr)
+			require.True(t, strings.HasPrefix(r.stderr, "lock: "), r.stderr)
+		})
+	}
+}
+
+func TestMessagesInJSON(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	r := u.do(t, "run", "--job", "x", "-v", "--log", "json", "--", "sh", "-c", "exit 3")
+	require.Equal(t, 3, r.status)
+	var messages []string
+	for line := range strings.Lines(r.stderr) {
+		var m struct{ Level, Msg, Job string }
+		require.NoError(t, json.Unmarshal([]byte(line), &m), line)
+		require.Equal(t, "x", m.Job)
+		messages = append(messages, m.Msg)
+	}
+	require.Equal(t, []string{"default/x: acquired", "default/x: released"}, messages)
+
+	u.ok(t, "disable", "x")
+	r = u.do(t, "run", "--job", "x", "--log", "json", "--", "true")
+	var m struct {
+		Level string
+		Exit  int
+	}
+	require.NoError(t, json.Unmarshal([]byte(r.stderr), &m))
+	require.Equal(t, "ERROR", m.Level)
+	require.Equal(t, exitDisabled, m.Exit)
+}
+
+func TestSignalsArePassedOn(t *testing.T) {
+	t.Parallel()
+	onEachEngine(t, func(t *testing.T, u user) {
+		for _, sig := range []struct {
+			name string
+			sig  syscall.Signal
+		}{{"INT", syscall.SIGINT}, {"TERM", syscall.SIGTERM}, {"HUP", syscall.SIGHUP}, {"QUIT", syscall.SIGQUIT}, {"USR1", syscall.SIGUSR1}, {"USR2", syscall.SIGUSR2}} {
+			if signal.Ignored(sig.sig) {
+				continue // as HUP is under nohup: what we start ignores it too
+			}
+			t.Run(sig.name, func(t *testing.T) {
+				t.Parallel()
+				p := u.start(t, "run", "--job", sig.name, "--", "sh", "-c", "trap 'echo got; exit 9' "+sig.name+"; "+stay)
+				p.expect(t, "ready")
+				require.NoError(t, p.Process.Signal(sig.sig))
+				p.expect(t, "got")
+				require.Equal(t, 9, p.exit(t))
+				require.Empty(t, p.stderr.String())
+
+				p = u.start(t, "run", "--job", sig.name, "--", "sh", "-c", stay)
+				p.expect(t, "ready")
+				require.NoError(t, p.Process.Signal(sig.sig))
+				p.end(t)
+				require.Equal(t, 128+int(sig.sig), p.exit(t))
+				require.Contains(t, u.ok(t, "status", sig.name), sig.name+": free\n")
+			})
+		}
+	})
+}
+
+// What we were started to ignore, the command ignores.
+func TestIgnoredSignalsStayIgnored(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	p := &process{}
+	// The shell of nohup.
+	cmd := u.command()
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`, binary, "run", "--job", "x", "--", "sh", "-c", "kill -HUP $$; echo alive"}
+	p.Cmd = cmd
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	require.Equal(t, "alive\n", string(out))
+}
+
+func TestSignalBeforeTheCommandBegins(t *testing.T) {
+	t.Parallel()
+	onEachEngine(t, func(t *testing.T, u user) {
+		holder := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
+		holder.expect(t, "ready")
+		waiting := u.start(t, "run", "--job", "x", "--wait", "forever", "-v", "--", "echo", "no")
+		require.Eventually(t, func() bool { return strings.Contains(waiting.stderr.String(), "; waiting\n") }, patience, 5*time.Millisecond)
+		require.NoError(t, waiting.Process.Signal(syscall.SIGTERM))
+		require.Equal(t, 143, waiting.exit(t))
+		require.Contains(t, waiting.stderr.String(), "before the command began")
+		holder.stdin.Close()
+		require.Equal(t, 0+1, holder.exit(t)) // of read
+	})
+}
+
+func TestWaiting(t *testing.T) {
+	t.Parallel()
+	onEachEngine(t, func(t *testing.T, u user) {
+		holder := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
+		holder.expect(t, "ready")
+		waiting := u.start(t, "run", "--job", "x", "--wait", "1m", "--poll", "20ms", "--", "echo", "mine")
+		holder.stdin.Write([]byte("go\n"))
+		waiting.expect(t, "mine")
+		require.Equal(t, 0, holder.exit(t))
+		require.Equal(t, 0, waiting.exit(t))
+	})
+}
+
+func TestOneOfFifty(t *testing.T) {
+	t.Parallel()
+	onEachEngine(t, func(t *testing.T, u user) {
+		all := make([]*process, 50)
+		for i := range all {
+			all[i] = u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
+		}
+		var winners []*process
+		for _, p := range all {
+			if line, ok := <-p.lines; ok { // the others print nothing
+				require.Equal(t, "ready", line)
+				winners = append(winners, p)
+			} else {
+				require.Equal(t, 75, p.exit(t), p.stderr.String())
+				require.Contains(t, p.stderr.String(), "default/x is held by ")
+			}
+		}
+		require.Len(t, winners, 1)
+		winners[0].stdin.Write([]byte("go\n"))
+		require.Equal(t, 0, winners[0].exit(t))
+	})
+}
+
+func TestLostLock(t *testing.T) {
+	t.Parallel()
+	onEachEngine(t, func(t *testing.T, u user) {
+		for name, lose := range map[string]func(t *testing.T){
+			"released": func(t *testing.T) {
+				r := u.do(t, "release", "released", "--holder", u.holder(t, "released"))
+				require.Equal(t, 0, r.status, r.stderr)
+			},
+			"disabled": func(t *testing.T) { u.ok(t, "disable", "disabled") },
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				// The command ignores TERM, and has descendants; all of them have to go.
+				p := u.start(t, "run", "--job", name, "--max", "2s", "--grace", "300ms", "--stop-when-disabled", "--",
+					"sh", "-c", "trap 'echo term' TERM; "+family+stay)
+				p.expect(t, "ready")
+				lose(t)
+				p.expect(t, "term")
+				p.end(t)
+				require.Equal(t, exitLost, p.exit(t))
+				require.Regexp(t, `^lock: default/`+name+`: the (lock|lease) is lost: .*`+name+`.*: ending the command
+lock: default/`+name+`: not ended 300ms after TERM: killing it
+$`, p.stderr.String())
+				require.NotContains(t, u.ok(t, "status", name), "held")
+			})
+		}
+	})
+}
+
+func TestLostLockEndsGently(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	p := u.start(t, "run", "--job", "x", "--max", "10s", "--grace", "4s", "--", "sh", "-c",
+		"trap 'echo term; exit 0' TERM; "+stay)
+	p.expect(t, "ready")
+	require.Equal(t, 0, u.do(t, "release", "x", "--holder", u.holder(t, "x")).status)
+	p.expect(t, "term")
+	require.Equal(t, exitLost, p.exit(t), "though the command's was 0")
+	require.NotContains(t, p.stderr.String(), "killing")
+}
+
+// The command goes on while the database may come back in time, and is ended before another can get the lock.
+func TestDatabaseStops(t *testing.T) {
+	u := postgresUser(t) // not in parallel: the others have the same server
+	const longest = 3 * time.Second
+	pipe, gone := watchFamily(t)
+	lost := u.start(t, "run", "--job", "lost", "--max", longest.String(), "--grace", "500ms", "--", "sh", "-c", "exec 3>$0; trap 'echo term' TERM; "+family+stay, pipe)
+	lost.expect(t, "ready")
+	kept := u.start(t, "run", "--job", "kept", "--max", "1m", "--", "sh", "-c", wait)
+	kept.expect(t, "ready")
+	over := u.start(t, "run", "--job", "over", "--max", "1m", "--", "sh", "-c", wait)
+	over.expect(t, "ready")
+
+	s := postgres(t)
+	stopping := time.Now()
+	s.Stop()
+	stopped := time.Now()
+	again := sync.OnceValue(s.Run)
+	t.Cleanup(func() { again() })
+	lost.expect(t, "term")
+	// It was renewed no longer than a third of its time before the stop, so there was that much of it left.
+	require.Greater(t, time.Since(stopping), longest-longest/3-time.Second-100*time.Millisecond)
+	await(t, gone)
+	require.Less(t, time.Since(stopped), longest)
+	require.Equal(t, exitLost, lost.exit(t))
+	require.Contains(t, lost.stderr.String(), "it could not be renewed in time: ending the command\n")
+	over.stdin.Write([]byte("go\n"))
+	require.Equal(t, 0, over.exit(t), "the command has done its work")
+	require.Contains(t, over.stderr.String(), "lock: default/over: the command has ended, but its lock could not be released, and expires: ")
+	require.Equal(t, exitDatabase, u.do(t, "run", "--job", "x", "--", "echo", "no").status)
+
+	require.NoError(t, again())
+	require.Equal(t, "mine\n", u.do(t, "run", "--job", "lost", "--max", longest.String(), "--wait", "10s", "--poll", "50ms", "--", "echo", "mine").stdout)
+	kept.stdin.Write([]byte("go\n"))
+	require.Equal(t, 0, kept.exit(t), kept.stderr.String())
+	require.Contains(t, u.ok(t, "status", "kept"), "free")
+}
+
+func TestHolderIsKilled(t *testing.T) {
+	t.Parallel()
+	onEachEngine(t, func(t *testing.T, u user) {
+		p := u.start(t, "run", "--job", "x", "--max", "2s", "--", "sh", "-c", "trap '' TERM; "+family+stay)
+		p.expect(t, "ready")
+		next := u.start(t, "run", "--job", "x", "--max", "2s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
+		require.NoError(t, p.Process.Kill())
+		p.end(t)
+		select {
+		case line := <-next.lines:
+			require.Fail(t, "the next one began first", line)
+		default:
+		}
+		require.Equal(t, -1, p.exit(t))
+		require.Equal(t, "lock: default/x: lock run has been killed: killing the command\n", p.stderr.String())
+		next.expect(t, "mine")
+		require.Equal(t, 0, next.exit(t))
+		require.Contains(t, next.stderr.String(), "lock: default/x: taken over from ")
+	})
+}
+
+// A holder that is stopped can't renew its lock, nor end its command.
+func TestHolderIsStopped(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	pipe, gone := watchFamily(t)
+	p := u.start(t, "run", "--job", "x", "--max", "3s", "--grace", "0s", "--", "sh", "-c", "exec 3>$0; "+family+stay, pipe)
+	p.expect(t, "ready")
+	next := u.start(t, "run", "--job", "x", "--max", "3s", "--wait", "forever", "--poll", "50ms", "--", "sh", "-c", wait)
+	require.NoError(t, p.Process.Signal(syscall.SIGSTOP))
+	await(t, gone)
+	select {
+	case line := <-next.lines:
+		require.Fail(t, "the next one began first", line)
+	default:
+	}
+	next.expect(t, "ready")
+	require.NoError(t, p.Process.Signal(syscall.SIGCONT))
+	require.Equal(t, exitLost, p.exit(t))
+	require.Contains(t, p.stderr.String(), "lock: default/x: lock run has been stopped for too long: killing the command\n")
+	require.Equal(t, 75, u.do(t, "run", "--job", "x", "--", "echo", "no").status, "the next one's lock is its own: %s", next.stderr)
+}
+
+func TestCommandIsKilled(t *testing.T) {
+	t.Parallel()
+	onEachEngine(t, func(t *testing.T, u user) {
+		p := u.start(t, "run", "--job", "x", "--max", "10s", "--grace", "200ms", "--", "sh", "-c", "(trap '' TERM; "+family+"echo $$; while :; do read line; done) & wait")
+		pid, err := strconv.Atoi(<-p.lines)
+		require.NoError(t, err)
+		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+		p.end(t) // its descendants, too
+		require.Equal(t, 137, p.exit(t))
+		require.Contains(t, p.stderr.String(), "left processes running: ending them\n")
+		require.Contains(t, u.ok(t, "status", "x"), "x: free\n")
+	})
+}
+
+// A daemon has left on purpose.
+func TestDaemonIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	require.Equal(t, "", u.ok(t, "run", "--job", "x", "--", "sh", "-c", `setsid sh -c 'echo alive >"$0"' "$0" >/dev/null 2>&1 </dev/null &
+while ! ps -o args= -s $! | grep -q alive; do :; done`, pipe))
+	got, err := os.ReadFile(pipe)
+	require.NoError(t, err)
+	require.Equal(t, "alive\n", string(got))
+}
+
+// A lock run in the command of another has a life of its own: it ends with the signal that is passed on.
+func TestNested(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	p := u.start(t, "run", "--job", "outer", "--", binary, "run", "--job", "inner", "--", "sh", "-c", stay)
+	p.expect(t, "ready")
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	p.end(t)
+	require.Equal(t, 143, p.exit(t))
+	require.Contains(t, u.ok(t, "status", "inner"), "inner: free\n")
+	require.Empty(t, p.stderr.String())
+}
+
+func TestLockIsRenewed(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	p := u.start(t, "run", "--job", "x", "--max", "3s", "--grace", "0s", "-v", "--", "sh", "-c", wait)
+	p.expect(t, "ready")
+	next := u.start(t, "run", "--job", "x", "--max", "3s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
+	require.Eventually(t, func() bool { return strings.Count(p.stderr.String(), "renewed") >= 4 }, patience, 10*time.Millisecond)
+	require.Empty(t, next.lines)
+	p.stdin.Write([]byte("go\n"))
+	require.Equal(t, 0, p.exit(t))
+	next.expect(t, "mine")
+}

@@ -1,0 +1,141 @@
+//go:build unix && !aix && !solaris
+
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTarget(t *testing.T) {
+	t.Parallel()
+	for _, dsn := range []string{"postgres://u@h:1/d", "postgresql://u@h:1/d", "cockroach://u@h:1/d", "cockroachdb://u@h:1/d"} {
+		target, err := parseTarget(dsn)
+		require.NoError(t, err, dsn)
+		require.Equal(t, "h", target.server.Host)
+		require.Equal(t, uint16(1), target.server.Port)
+		require.Equal(t, "d", target.server.Database)
+		require.Equal(t, "lock", target.server.RuntimeParams["application_name"])
+	}
+	target, err := parseTarget("postgres://h/d?connect_timeout=60&application_name=mine")
+	require.NoError(t, err)
+	require.Equal(t, time.Minute, target.server.ConnectTimeout)
+	require.Equal(t, "mine", target.server.RuntimeParams["application_name"])
+	for _, path := range []string{"/tmp/a?b#c %41.db", "sqlite:/tmp/a.db", "sqlite:///tmp/a.db", "file:/tmp/a.db", "file:///tmp/a.db"} {
+		target, err := parseTarget(path)
+		require.NoError(t, err, path)
+		if strings.Contains(path, ":") {
+			path = "/tmp/a.db"
+		}
+		require.Equal(t, path, target.file)
+	}
+	for _, dsn := range []string{"mysql://u:geheim@h/d", "host=h password=geheim", "PASSWORD = geheim", ":memory:", "file::memory:", "sqlite:", "file:a.db?mode=ro"} {
+		_, err := parseTarget(dsn)
+		require.Error(t, err, dsn)
+		require.NotContains(t, err.Error(), "geheim")
+	}
+}
+
+func TestOddFileName(t *testing.T) {
+	t.Parallel()
+	u := userOf(t, t.TempDir()+"/a?b#c %41&_pragma=x.db")
+	require.Equal(t, "hi\n", u.ok(t, "run", "--job", "hello", "--", "echo", "hi"))
+	require.FileExists(t, strings.TrimPrefix(u.env[len(u.env)-1], "LOCK_DB="))
+}
+
+// Whatever is wrong, the password is not in the message.
+func TestPasswordsAreNotPrinted(t *testing.T) {
+	t.Parallel()
+	for _, dsn := range []string{
+		"postgres://u:geheim@127.0.0.1:1/d",
+		"postgres://u:geheim%21@127.0.0.1:1/d",
+		"postgres://u:geheim@127.0.0.1:1/d?sslmode=geheim",
+		"postgres://u:geheim@127.0.0.1:geheim/d",
+		"postgres://u:geheim%zz@127.0.0.1:1/d",
+		"postgres://u:geheim@@127.0.0.1:1/d",
+		"postgres://u:geheim/x@127.0.0.1:1/d",
+		"postgres://127.0.0.1:1/d?user=u&password=geheim",
+		"postgres://127.0.0.1:1/geheim?password=geheim",
+		"postgres:u:geheim@127.0.0.1/d",
+		"Postgres://u:geheim@127.0.0.1:1/d",
+		" postgres://u:geheim@127.0.0.1:1/d",
+		"host=127.0.0.1 port=1 user=u password=geheim",
+		"mysql://u:geheim@127.0.0.1/d",
+	} {
+		t.Run("", func(t *testing.T) { // not with the password in its name
+			t.Parallel()
+			for _, args := range [][]string{{"list"}, {"run", "--job", "x", "-v", "--log", "json", "--", "true"}} {
+				for _, r := range []result{userOf(t, dsn).do(t, args...), userOf(t, "").do(t, append([]string{"--db", dsn}, args...)...)} {
+					require.NotContains(t, strings.ToLower(r.stdout+r.stderr), "geheim", "%s %v", dsn, args)
+					require.Contains(t, []int{exitUsage, exitDatabase}, r.status, dsn)
+				}
+			}
+			require.NotContains(t, userOf(t, dsn).ok(t, "run", "--help"), "geheim", dsn)
+		})
+	}
+	r := userOf(t, "postgres://u@127.0.0.1:1/geheim").with("PGPASSWORD=geheim").do(t, "list")
+	require.NotContains(t, r.stderr, "geheim")
+}
+
+func TestTable(t *testing.T) {
+	t.Parallel()
+	held := entry{Component: "shop", Job: "backup", Held: true, Enabled: true, Holder: &holder{ComponentID: "a", JobID: "b", AgeSeconds: 3725}}
+	long := entry{Component: strings.Repeat("c", 50), Job: strings.Repeat("日", 50), Enabled: false,
+		Last: &holder{ComponentID: strings.Repeat("h", 100), JobID: "2026-11-23", AgeSeconds: 3}}
+	hostile := entry{Component: "shop", Job: "a\x1b[2J\nb\"", Enabled: true}
+	require.Equal(t, `COMPONENT  JOB           STATE  HOLDER (LAST)  RUN  AGE
+shop       backup        held   a              b    1h2m
+shop       a\x1b[2J\nb"  free   -              -    -
+`, table([]entry{held, hostile}, 100, false))
+	for _, limit := range []int{100, 80, 60} {
+		text := table([]entry{held, long}, limit, false)
+		for line := range strings.Lines(text) {
+			require.LessOrEqual(t, cells(strings.TrimSuffix(line, "\n")), limit, text)
+		}
+		require.Contains(t, text, "…")
+		require.Contains(t, text, "1h2m")
+		require.Contains(t, text, "2026-11-23")
+	}
+}
+
+func TestAgeWords(t *testing.T) {
+	t.Parallel()
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0s", 1234 * time.Millisecond: "1.2s", 59*time.Second + 600*time.Millisecond: "1m0s",
+		90 * time.Minute: "1h30m", 47 * time.Hour: "47h0m", 72 * time.Hour: "3d", 100 * 24 * time.Hour: "100d",
+	} {
+		require.Equal(t, want, ageWords(d))
+	}
+}
+
+// What the guard makes of its orders.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	hear := func(all ...orders) (why string, p processes) {
+		read, write := io.Pipe()
+		go func() {
+			for _, o := range all {
+				json.NewEncoder(write).Encode(o)
+			}
+			if all[len(all)-1].Until == 0 {
+				write.Close()
+			}
+		}()
+		return stand(read)
+	}
+	first, second := processes{PID: 1}, processes{PID: 2, Group: true, Session: 3, Marks: []string{"a=b\n"}}
+	why, _ := hear(orders{Processes: first}, orders{Processes: second, Done: true})
+	require.Empty(t, why)
+	why, p := hear(orders{Processes: first}, orders{Processes: second})
+	require.Equal(t, "lock run has been killed", why)
+	require.Equal(t, second, p)
+	past := monotonic() - 1
+	why, p = hear(orders{Processes: first, Until: past + int64(time.Hour)}, orders{Processes: second, Until: past})
+	require.Equal(t, "lock run has been stopped for too long", why)
+	require.Equal(t, second, p)
+}
