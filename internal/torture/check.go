@@ -1,0 +1,298 @@
+//go:build linux
+
+package torture
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// checkTimeout bounds the search for an order of one job's calls. It is exponential at worst.
+const checkTimeout = time.Minute
+
+// A Violation is what no lock may do.
+type Violation struct {
+	Job     string
+	What    []string // of the invariants; none if it is only the model that is violated
+	History []Op     // the shortest found that the model refuses; nil if it is only an invariant
+	Prefix  int      // how many of the job's calls had returned when the model was violated
+	Of      int      // the calls of the job
+	After   int      // how many operations of all jobs had returned then; of the whole history if it is only an invariant
+
+	at int64 // when
+}
+
+// A Verdict is what Check says of a history.
+type Verdict struct {
+	Operations int
+	Unknown    int // of these, whose outcome nobody knows
+	Kinds      map[string]int
+	Undecided  []string // jobs for which the search took too long
+	Violations []Violation
+}
+
+// Check decides whether a table of locks can have told the clients what the history says.
+func Check(history []Op, written []Written) Verdict {
+	v := Verdict{Kinds: map[string]int{}}
+	jobs, writes := map[string][]Op{}, map[string][]Written{}
+	committed := map[int64]bool{}
+	for _, w := range written {
+		writes[w.Job] = append(writes[w.Job], w)
+		committed[w.Op] = true
+	}
+	for _, o := range history {
+		jobs[o.Job] = append(jobs[o.Job], o)
+		if !o.counts() {
+			continue
+		}
+		v.Operations++
+		v.Kinds[string(o.Kind)+" "+string(o.Result)]++
+		if o.Result == Unknown {
+			v.Unknown++
+		}
+	}
+	for job, ops := range jobs {
+		found := Violation{Job: job, What: invariants(ops, writes[job]), Of: len(ops)}
+		lin := linear(ops, committed)
+		switch result := decide(lin); {
+		case result == porcupine.Illegal:
+			found.History, found.Prefix, found.at = shortest(lin)
+		case result == porcupine.Unknown:
+			v.Undecided = append(v.Undecided, job)
+		}
+		if found.What != nil || found.History != nil {
+			found.After = v.Operations
+			if found.History != nil {
+				found.After = returned(history, found.at)
+			}
+			v.Violations = append(v.Violations, found)
+		}
+	}
+	return v
+}
+
+// counts says whether o is an operation on its own, and not an attempt of one, or something that was noted beside it.
+func (o Op) counts() bool { return o.Parent == 0 && o.Kind != Trust && o.Kind != Renewed }
+
+func returned(history []Op, at int64) (n int) {
+	for _, o := range history {
+		if o.counts() && o.Return <= at {
+			n++
+		}
+	}
+	return n
+}
+
+// linear is the part of a history that the model judges. An acquisition whose outcome is unknown is left out where nothing
+// needs it as an explanation: it may as well never have taken effect, and each one makes the search longer.
+func linear(ops []Op, committed map[int64]bool) []Op {
+	type identity struct {
+		taken, needed bool
+		unlocked      bool           // perhaps, where something of it is unknown
+		times         map[int64]bool // the lock_times that are known to be its own
+	}
+	ids := map[string]*identity{}
+	of := func(owner string) *identity {
+		if ids[owner] == nil {
+			ids[owner] = &identity{times: map[int64]bool{}}
+		}
+		return ids[owner]
+	}
+	for _, o := range ops {
+		switch id := of(o.Owner); o.Kind {
+		case Lock, Acquire:
+			if o.Result == OK {
+				id.taken = true
+				// One that found the lock held already needs the call that took it.
+				id.needed = id.needed || o.Token < o.Since
+				id.times[o.Token] = true
+			}
+		case Renew:
+			if o.Result == OK {
+				id.times[o.Token] = true
+			}
+		case Unlock, Release:
+			id.unlocked = id.unlocked || o.Result == OK
+			// It may have freed what nobody saw taken, and others may have seen that it is free.
+			id.needed = id.needed || o.Result == Unknown
+		case Force:
+			id.needed = true // somebody has seen it
+		}
+	}
+	for _, o := range ops {
+		if o.Holder != "" && o.Result != Unknown && !of(o.Holder).times[o.LockTime] {
+			of(o.Holder).needed = true
+		}
+	}
+	var kept []Op
+	for _, o := range ops {
+		switch o.Kind {
+		case Trust:
+			continue
+		case Renewed, Status:
+			if o.Result != OK {
+				continue
+			}
+		case Write:
+			// The table says what became of it.
+			if o.Result != OK && !(o.Result == Unknown && committed[o.ID]) {
+				continue
+			}
+			o.Result = OK
+		case Lock, Acquire:
+			if id := of(o.Owner); o.Result == Unknown && !id.needed && (id.taken || !id.unlocked) {
+				continue
+			}
+		}
+		kept = append(kept, o)
+	}
+	return kept
+}
+
+// operations adds the end of the history, see the model.
+func operations(ops []Op) []porcupine.Operation {
+	var last int64
+	all := make([]porcupine.Operation, 0, len(ops)+1)
+	for _, o := range ops {
+		if o.Return != forever {
+			last = max(last, o.Return)
+		}
+		last = max(last, o.Call)
+		all = append(all, porcupine.Operation{ClientId: o.Client, Input: o, Call: o.Call, Return: o.Return})
+	}
+	return append(all, porcupine.Operation{Input: Op{Kind: end, Result: OK}, Call: last + 1, Return: last + 2})
+}
+
+func decide(ops []Op) porcupine.CheckResult {
+	return porcupine.CheckOperationsTimeout(model, operations(ops), checkTimeout)
+}
+
+// illegal is for the search for a shorter history, of which each step must be quick.
+func illegal(ops []Op) bool {
+	return porcupine.CheckOperationsTimeout(model, operations(ops), 2*time.Second) == porcupine.Illegal
+}
+
+// shortest makes of a history that the model refuses a short one that it refuses for the same reason: it ends as soon as it can,
+// begins with the last acquisition that suffices, and has no answers in it that don't matter. prefix is how many calls had
+// returned at its end, and at when that was.
+func shortest(ops []Op) (short []Op, prefix int, at int64) {
+	// Of a history that a lock can have, every beginning is one too.
+	var returns []int64
+	for _, o := range ops {
+		if o.Return != forever {
+			returns = append(returns, o.Return)
+		}
+	}
+	slices.Sort(returns)
+	n, _ := slices.BinarySearchFunc(returns, true, func(at int64, _ bool) int {
+		if decide(until(ops, at)) == porcupine.Illegal {
+			return 0
+		}
+		return -1
+	})
+	if n == len(returns) {
+		return ops, n, forever
+	}
+	short, prefix = until(ops, returns[n]), n+1
+	// Nothing before an acquisition matters that nobody else was at work beside. The first operation of the rest makes the row.
+	for i := len(short) - 1; i > 0; i-- {
+		o := short[i]
+		if o.Kind != Lock && o.Kind != Acquire || o.Result != OK || o.Token < o.Since || slices.ContainsFunc(short, func(p Op) bool {
+			return p.ID != o.ID && p.Call <= o.Return && p.Return >= o.Call
+		}) {
+			continue
+		}
+		if rest := short[i:]; illegal(rest) {
+			short = rest
+			break
+		}
+	}
+	for i := len(short) - 1; i >= 0; i-- {
+		o := short[i]
+		if o.Result == Refused || o.Result == JobDisabled || o.Result == Nothing || o.Kind == Status || o.Kind == Renewed || o.Kind == Write {
+			if rest := slices.Delete(slices.Clone(short), i, i+1); illegal(rest) {
+				short = rest
+			}
+		}
+	}
+	return short, prefix, returns[n]
+}
+
+// until is the history as it was at a time: what had not returned is unknown, and what only looked hasn't happened.
+func until(ops []Op, at int64) (kept []Op) {
+	for _, o := range ops {
+		switch {
+		case o.Call > at:
+			continue
+		case o.Return > at && o.Result != Unknown:
+			if o.Result != OK || o.Kind == Status || o.Kind == Write || o.Kind == Renewed {
+				continue
+			}
+			o.Result, o.Return, o.Before = Unknown, forever, forever
+		}
+		kept = append(kept, o)
+	}
+	return kept
+}
+
+// Print writes the violation for a person to read, and beside it porcupine's picture of it to a file in dir.
+func (v Violation) Print(w io.Writer, dir string) {
+	fmt.Fprintf(w, "VIOLATION: job %s, a history of %d calls\n", v.Job, v.Of)
+	for _, what := range v.What[:min(len(v.What), 10)] {
+		fmt.Fprintln(w, what)
+	}
+	if v.History == nil {
+		return
+	}
+	fmt.Fprintf(w, "After %d calls no order of them explains the answers. The shortest part found that shows it:\n", v.Prefix)
+	first := v.History[0].Call
+	for _, o := range v.History {
+		until := "never"
+		if o.Return != forever {
+			until = fmt.Sprintf("%.3f ms", float64(o.Return-first)/1e6)
+		}
+		fmt.Fprintf(w, "\t%10.3f ms to %-12s client %-4d %v\n", float64(o.Call-first)/1e6, until, o.Client, o)
+	}
+	path := filepath.Join(dir, "violation-"+strings.NewReplacer("/", "-", " ", "-").Replace(v.Job)+".html")
+	_, info := porcupine.CheckOperationsVerbose(model, operations(v.History), checkTimeout)
+	if err := porcupine.VisualizePath(model, info, path); err != nil {
+		fmt.Fprintln(w, "no picture:", err)
+		return
+	}
+	fmt.Fprintln(w, "A picture of it:", path)
+}
+
+// Add makes the sum of two verdicts.
+func (v *Verdict) Add(other Verdict) {
+	v.Operations += other.Operations
+	v.Unknown += other.Unknown
+	v.Undecided = append(v.Undecided, other.Undecided...)
+	v.Violations = append(v.Violations, other.Violations...)
+	if v.Kinds == nil {
+		v.Kinds = map[string]int{}
+	}
+	for k, n := range other.Kinds {
+		v.Kinds[k] += n
+	}
+}
+
+// Print writes the counts.
+func (v Verdict) Print(w io.Writer) {
+	fmt.Fprintf(w, "operations: %d, of which with an unknown outcome: %d\n", v.Operations, v.Unknown)
+	var kinds []string
+	for k := range v.Kinds {
+		kinds = append(kinds, k)
+	}
+	slices.SortFunc(kinds, func(a, b string) int { return cmp.Or(cmp.Compare(v.Kinds[b], v.Kinds[a]), cmp.Compare(a, b)) })
+	for _, k := range kinds {
+		fmt.Fprintf(w, "\t%8d %s\n", v.Kinds[k], k)
+	}
+	fmt.Fprintf(w, "violations: %d, histories undecided: %d\n", len(v.Violations), len(v.Undecided))
+}

@@ -1,0 +1,429 @@
+//go:build linux
+
+package torture
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudtrust/go-jobs/lock"
+)
+
+const component = "torture"
+
+// clientEnv tells a process that it is a client, and of what.
+const clientEnv = "TORTURE_CLIENT"
+
+// Client is what a client process is told.
+type Client struct {
+	Number     int // no two of a history have the same
+	Driver     string
+	DSN        string
+	Log        string
+	Jobs       []Job
+	Goroutines int
+	Pool       int
+	Seed       uint64
+	Duration   time.Duration
+	Variant    string // "" for the library as it is
+}
+
+// A Job is one that clients compete for. All state the same longest duration.
+type Job struct {
+	Name string
+	Max  time.Duration
+}
+
+// Main runs a client if the process is to be one, and says whether it was. It belongs at the beginning of main.
+func Main() bool {
+	text := os.Getenv(clientEnv)
+	if text == "" {
+		return false
+	}
+	var c Client
+	err := json.Unmarshal([]byte(text), &c)
+	if err == nil {
+		err = c.Run(context.Background())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "client:", err)
+		os.Exit(1)
+	}
+	return true
+}
+
+// Run calls until the time is up.
+func (c Client) Run(ctx context.Context) error {
+	log, err := NewLog(c.Log, c.Number)
+	if err != nil {
+		return err
+	}
+	v, ok := variants[c.Variant]
+	if !ok {
+		return fmt.Errorf("there is no variant %q", c.Variant)
+	}
+	db, err := open(c.Driver, c.DSN, v.wording(c.Number))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(c.Pool)
+	db.SetMaxIdleConns(c.Pool)
+	ctx, cancel := context.WithTimeout(ctx, c.Duration)
+	defer cancel()
+	var all sync.WaitGroup
+	for i := range c.Goroutines {
+		w := &worker{Client: c, log: log, db: db, old: v.old, id: c.Number*1000 + i, r: rand.New(rand.NewPCG(c.Seed, uint64(i)))}
+		w.l, err = lock.NewWith(db, lock.Options{NoDDL: true, Observer: w.observe})
+		if err != nil {
+			return err
+		}
+		all.Go(func() {
+			for ctx.Err() == nil {
+				w.act()
+			}
+		})
+	}
+	all.Wait()
+	return nil
+}
+
+// A worker is one goroutine of a client.
+type worker struct {
+	Client
+	log *Log
+	db  *sql.DB
+	l   *lock.Lock
+	old bool
+	id  int
+	r   *rand.Rand
+	run int // the last job ID
+
+	token atomic.Int64 // of the last acquisition
+}
+
+func (w *worker) observe(e lock.Event) {
+	if e.Call == "Lock" || e.Call == "Acquire" {
+		w.token.Store(e.Token)
+	}
+}
+
+func (w *worker) act() {
+	job := w.Jobs[w.r.IntN(len(w.Jobs))]
+	n := w.r.IntN(100)
+	if w.old && (n < 20 || n >= 94) {
+		n = 50 // the old client has but four calls
+	}
+	switch {
+	case n < 15:
+		w.lease(job)
+	case n < 18:
+		w.runJob(job)
+	case n < 20:
+		w.force(job)
+	case n < 90:
+		w.lock(job)
+	case n < 94:
+		kind := Enable
+		if n < 91 {
+			kind = Disable
+		}
+		w.call(Op{Kind: kind, Job: job.Name}, func(ctx context.Context, _ *Op) error {
+			if w.old {
+				return oldSet(w.db, job.Name, kind == Enable)
+			}
+			if kind == Enable {
+				return w.l.EnableContext(ctx, component, job.Name)
+			}
+			return w.l.DisableContext(ctx, component, job.Name)
+		})
+	default:
+		w.status(job)
+	}
+}
+
+// callTimeout is longer than most faults, and shorter than some.
+const callTimeout = 2500 * time.Millisecond
+
+// call records a call. The context tells the wire on whose behalf it works.
+func (w *worker) call(o Op, do func(ctx context.Context, o *Op) error) *Op {
+	o.Client = w.id
+	op := w.log.Begin(o)
+	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), callerKey{}, caller{log: w.log, op: *op}), callTimeout)
+	defer cancel()
+	w.end(op, do(ctx, op))
+	return op
+}
+
+// end classifies what a call was told.
+func (w *worker) end(o *Op, err error) {
+	var held *lock.ErrUnauthorised
+	if errors.As(err, &held) {
+		h := held.Holder()
+		o.Holder, o.LockTime, o.Age = h.ComponentID+"/"+h.JobID, h.Since.UnixMicro(), h.Age.Microseconds()
+	}
+	var disabled *lock.ErrDisabled
+	switch {
+	case err == nil:
+		o.Result = OK
+	case errors.Is(err, lock.ErrOutcomeUnknown), errors.As(err, new(lostCommit)):
+		o.Result = Unknown
+	case errors.Is(err, lock.ErrLost):
+		o.Result = Lost
+		if o.Kind == Acquire {
+			o.Result = Unknown // it was granted too late, and released again
+		}
+	case held != nil:
+		o.Result = Refused
+	case errors.As(err, &disabled):
+		o.Result = JobDisabled
+	default:
+		o.Result = Failed
+	}
+	if err != nil && held == nil && disabled == nil {
+		o.Why = err.Error()
+	}
+	w.log.End(o)
+}
+
+// newRun returns an identity that was never used before.
+func (w *worker) newRun() (componentID, jobID string) {
+	w.run++
+	return fmt.Sprintf("c%d", w.id), fmt.Sprint(w.run)
+}
+
+// insist repeats a call with the same IDs while its outcome is unknown, or gives up.
+func (w *worker) insist(once func() *Op) *Op {
+	o := once()
+	for o.Result == Unknown && w.r.IntN(3) > 0 {
+		o = once()
+	}
+	return o
+}
+
+func (w *worker) pause(most time.Duration) { time.Sleep(upTo(w.r, most)) }
+
+func upTo(r *rand.Rand, most time.Duration) time.Duration {
+	return time.Duration(r.Int64N(int64(most) + 1))
+}
+
+func (w *worker) lock(job Job) {
+	cid, jid := w.newRun()
+	o := w.insist(func() *Op {
+		return w.call(Op{Kind: Lock, Job: job.Name, Owner: cid + "/" + jid, Max: job.Max.Microseconds()}, func(ctx context.Context, o *Op) (err error) {
+			if w.old {
+				o.Token, err = oldLock(w.db, cid, job.Name, jid, job.Max)
+				return err
+			}
+			err = w.l.LockContext(ctx, component, cid, job.Name, jid, job.Max)
+			o.Token = w.token.Load()
+			return err
+		})
+	})
+	if o.Result != OK {
+		return
+	}
+	w.pause(10 * time.Millisecond) // the job
+	if w.r.IntN(8) == 0 && job.Max > 0 {
+		return // it dies
+	}
+	w.insist(func() *Op {
+		return w.call(Op{Kind: Unlock, Job: job.Name, Owner: cid + "/" + jid}, func(ctx context.Context, _ *Op) error {
+			if w.old {
+				return oldUnlock(w.db, cid, job.Name, jid)
+			}
+			return w.l.UnlockContext(ctx, component, cid, job.Name, jid)
+		})
+	})
+}
+
+func (w *worker) status(job Job) {
+	w.call(Op{Kind: Status, Job: job.Name}, func(ctx context.Context, o *Op) error {
+		s, err := w.l.Status(ctx, component, job.Name)
+		if err == nil {
+			o.Enabled, o.Locked, o.LockTime = s.Enabled, s.Locked, s.Holder.Since.UnixMicro()
+			if s.Holder.ComponentID != "" {
+				o.Holder = s.Holder.ComponentID + "/" + s.Holder.JobID
+			}
+		}
+		return err
+	})
+}
+
+func (w *worker) force(job Job) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	s, err := w.l.Status(ctx, component, job.Name)
+	// Of a lock that never expires somebody has to free it; of others it is the exception.
+	if err != nil || !s.Locked || job.Max > 0 && w.r.IntN(4) > 0 {
+		return
+	}
+	w.call(Op{Kind: Force, Job: job.Name, Owner: s.Holder.ComponentID + "/" + s.Holder.JobID}, func(ctx context.Context, _ *Op) error {
+		return w.l.ForceRelease(ctx, component, job.Name, s.Holder)
+	})
+}
+
+// A tenure is a lease and how to record what is done with it.
+type tenure struct {
+	*worker
+	job   Job
+	owner string
+	lease *lock.Lease
+}
+
+func (t *tenure) op(k Kind) Op {
+	return Op{Kind: k, Job: t.job.Name, Owner: t.owner, Max: t.job.Max.Microseconds(), Lease: t.lease.Token()}
+}
+
+// acquiring returns a context for Acquire or Run, which lasts as long as the lease, and the record of the call.
+func (w *worker) acquiring(job Job, owner string) (ctx context.Context, cancel context.CancelFunc, o *Op, token *atomic.Int64) {
+	o = w.log.Begin(Op{Client: w.id, Kind: Acquire, Job: job.Name, Owner: owner, Max: job.Max.Microseconds()})
+	token = new(atomic.Int64)
+	ctx, cancel = context.WithCancel(context.WithValue(context.Background(), callerKey{}, caller{log: w.log, op: *o, token: token}))
+	return ctx, cancel, o, token
+}
+
+func (w *worker) lease(job Job) {
+	cid, jid := w.newRun()
+	ctx, cancel, o, token := w.acquiring(job, cid+"/"+jid)
+	defer cancel()
+	late := time.AfterFunc(callTimeout, cancel)
+	asked := lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid, MaxDuration: job.Max}
+	if w.r.IntN(8) == 0 {
+		asked.Wait, asked.Poll = upTo(w.r, 100*time.Millisecond)+1, 20*time.Millisecond
+	}
+	lease, err := w.l.Acquire(ctx, asked)
+	if err == nil {
+		late.Stop()
+		token.Store(lease.Token())
+		o.Token = lease.Token()
+	}
+	w.end(o, err)
+	if err != nil {
+		w.late(o, err)
+		return
+	}
+	t := &tenure{w, job, o.Owner, lease}
+	t.work(lease.Context())
+	if w.r.IntN(5) == 0 && job.Max > 0 {
+		return // it dies
+	}
+	w.insist(func() *Op {
+		return w.call(t.op(Release), func(ctx context.Context, _ *Op) error { return lease.Release(ctx) })
+	})
+}
+
+// late records the release that is a part of an Acquire which was granted too late: it may have been as early as the call.
+func (w *worker) late(acquire *Op, err error) {
+	if errors.Is(err, lock.ErrLost) {
+		release := w.log.Begin(Op{Client: w.id, Kind: Release, Job: acquire.Job, Owner: acquire.Owner})
+		release.Call, release.Since, release.Result = acquire.Call, acquire.Since, Unknown
+		w.log.End(release)
+	}
+}
+
+func (w *worker) runJob(job Job) {
+	cid, jid := w.newRun()
+	ctx, cancel, o, token := w.acquiring(job, cid+"/"+jid)
+	defer cancel()
+	var release *Op
+	err := w.l.Run(ctx, lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid, MaxDuration: job.Max}, func(ctx context.Context) error {
+		lease := lock.LeaseFrom(ctx)
+		token.Store(lease.Token())
+		o.Token = lease.Token()
+		w.end(o, nil)
+		t := &tenure{w, job, o.Owner, lease}
+		t.work(ctx)
+		release = w.log.Begin(t.op(Release))
+		return nil
+	})
+	switch {
+	case release == nil:
+		w.end(o, err)
+		w.late(o, err)
+	case err != nil:
+		release.Result = Unknown // it says more than one thing
+		w.log.End(release)
+	default:
+		w.end(release, nil)
+	}
+}
+
+// work does what a job does: it writes, renews, and now and then takes too long.
+func (t *tenure) work(ctx context.Context) {
+	for range t.r.IntN(4) {
+		t.probe(ctx)
+		switch t.r.IntN(4) {
+		case 0, 1:
+			t.write()
+		case 2:
+			t.call(t.op(Renewed), func(ctx context.Context, o *Op) error {
+				// The wire's record of the statement is the lease's, whose token it knows.
+				ctx = context.WithValue(ctx, callerKey{}, caller{log: t.log, op: *o, token: tokenOf(t.lease)})
+				return t.lease.Renew(ctx)
+			})
+		default:
+			if t.r.IntN(4) == 0 {
+				t.pause(min(t.job.Max, time.Second) * 3 / 2)
+			}
+			t.pause(10 * time.Millisecond)
+		}
+	}
+}
+
+// probe notes that the lease is trusted. A process that was stopped hears of the end of its lease as soon as it goes on, but not
+// before its next instruction: so the probe waits for a moment in which it was not stopped.
+func (t *tenure) probe(ctx context.Context) {
+	o := t.op(Trust)
+	o.Client = t.id
+	noted := t.log.Begin(o)
+	time.Sleep(10 * time.Millisecond)
+	noted.Result = Failed
+	if ctx.Err() == nil && monotonic()-noted.Call < int64(100*time.Millisecond) {
+		noted.Result = OK
+	}
+	t.log.End(noted)
+}
+
+func tokenOf(l *lock.Lease) *atomic.Int64 {
+	var t atomic.Int64
+	t.Store(l.Token())
+	return &t
+}
+
+// lostCommit is the error of a commit of which nobody knows whether it was.
+type lostCommit struct{ error }
+
+// write commits a row that only the holder may. The row's place in the table is that of the commit among those of the job, since
+// Check has locked the job's row before.
+func (t *tenure) write() {
+	t.call(t.op(Write), func(ctx context.Context, o *Op) error {
+		tx, err := t.db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if err := t.lease.Check(ctx, tx); err != nil {
+			return fmt.Errorf("check: %s", err) // nothing was written, whatever it was
+		}
+		if _, err := tx.ExecContext(ctx, "INSERT INTO writes (job, token, op) VALUES ($1, $2, $3)", t.job.Name, t.lease.Token(), o.ID); err != nil {
+			return err
+		}
+		t.pause(2 * time.Millisecond)
+		if err := tx.Commit(); err != nil {
+			if uncertain(err) {
+				return lostCommit{err}
+			}
+			return err
+		}
+		return nil
+	})
+}

@@ -1,0 +1,206 @@
+//go:build linux
+
+// Package torture runs many clients of package lock against a database while a nemesis breaks things, records what every
+// call was told, and decides whether a lock could have told them so.
+package torture
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind is which call an Op is.
+type Kind string
+
+// The calls. Lock to Status are in the model of the row; Write is too, as what may only happen within a term.
+const (
+	Lock    Kind = "Lock"
+	Unlock  Kind = "Unlock"
+	Enable  Kind = "Enable"
+	Disable Kind = "Disable"
+	Acquire Kind = "Acquire"
+	Renew   Kind = "Renew"   // one statement: most renewals are made in the background
+	Renewed Kind = "Renewed" // what Lease.Renew told its caller
+	Release Kind = "Release"
+	Force   Kind = "ForceRelease"
+	Status  Kind = "Status"
+	Write   Kind = "Write" // a transaction with Lease.Check in it
+	Trust   Kind = "Trust" // a look at the lease's context, which had not ended
+	end     Kind = "end"   // of the history, see model.go
+)
+
+// Result is what a call came to.
+type Result string
+
+// Failed is of a call of which the library says that the database has not carried it out, Unknown of one of which nobody can say.
+// A call that has no result yet, because its process was killed, counts as Unknown.
+const (
+	OK          Result = "ok"
+	Refused     Result = "refused"
+	JobDisabled Result = "disabled"
+	Lost        Result = "lost"
+	Nothing     Result = "nothing" // a Renew that wrote nothing
+	Failed      Result = "failed"
+	Unknown     Result = "unknown"
+)
+
+// An Op is a call and its return.
+type Op struct {
+	ID     int64  `json:"id"`
+	Parent int64  `json:"parent,omitempty"` // the call, where the Op is an attempt of it whose outcome is unknown
+	Client int    `json:"client"`
+	Kind   Kind   `json:"kind"`
+	Job    string `json:"job"`
+	Owner  string `json:"owner,omitempty"` // both IDs
+	Max    int64  `json:"max,omitempty"`   // the longest duration, in microseconds
+	Lease  int64  `json:"lease,omitempty"` // its token
+
+	// CLOCK_MONOTONIC, which all processes of a machine share, in nanoseconds.
+	Call   int64 `json:"call"`
+	Return int64 `json:"return,omitempty"`
+	// Between which times of the database's clock, in microseconds since 1970, the call was carried out.
+	Since  int64 `json:"since"`
+	Before int64 `json:"before,omitempty"`
+
+	Result Result `json:"result,omitempty"`
+	Token  int64  `json:"token,omitempty"` // OK: the lock_time that was written or found
+	// Refused, Status: the row.
+	Holder   string `json:"holder,omitempty"`
+	LockTime int64  `json:"lock_time,omitempty"`
+	Age      int64  `json:"age,omitempty"`
+	Locked   bool   `json:"locked,omitempty"`
+	Enabled  bool   `json:"enabled,omitempty"`
+
+	Why string `json:"why,omitempty"`
+}
+
+const forever = math.MaxInt64
+
+func (o Op) open() bool { return o.Result == "" || o.Result == Unknown }
+
+func (o Op) String() string {
+	s := fmt.Sprintf("%-12s %-14s %-9s", o.Kind, o.Owner, o.Result)
+	if o.Token != 0 {
+		s += fmt.Sprintf(" lock_time %d", o.Token)
+	}
+	if o.Lease != 0 {
+		s += fmt.Sprintf(" token %d", o.Lease)
+	}
+	if o.Holder != "" {
+		s += fmt.Sprintf(" row: %s since %d, age %d, locked %v", o.Holder, o.LockTime, o.Age, o.Locked)
+	}
+	if o.Kind == Lock || o.Kind == Acquire {
+		s += fmt.Sprintf(" longest %d", o.Max)
+	}
+	return s
+}
+
+// monotonic and wall are read past package time, so that a process can be told a wrong time (see skew.go) and still record the
+// right one. The database is on the same machine, so wall is its clock too.
+func monotonic() int64 { return clock(unix.CLOCK_MONOTONIC) }
+func wall() int64      { return clock(unix.CLOCK_REALTIME) / 1000 }
+
+func clock(which int32) int64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(which, &t); err != nil {
+		panic(err)
+	}
+	return t.Nano()
+}
+
+// A Log writes a history to a file, each line with one write: what was called is there even if the process is killed.
+type Log struct {
+	client int
+	last   atomic.Int64
+
+	mu sync.Mutex
+	f  *os.File
+}
+
+// NewLog appends to the file. No two Logs of a history have the same number.
+func NewLog(path string, number int) (*Log, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+	l := &Log{client: number, f: f}
+	l.last.Store(int64(number) << 32)
+	return l, err
+}
+
+// Begin records a call, End its return.
+func (l *Log) Begin(o Op) *Op {
+	o.ID, o.Call, o.Since = l.last.Add(1), monotonic(), wall()
+	l.write(o)
+	return &o
+}
+
+// End records the return of a call.
+func (l *Log) End(o *Op) {
+	o.Before, o.Return = wall(), monotonic()
+	l.write(*o)
+}
+
+// attempt records that a statement was sent on behalf of o and nobody knows what came of it.
+func (l *Log) attempt(o Op, call, since int64, why error) {
+	o.Parent, o.ID, o.Call, o.Since, o.Result, o.Why = o.ID, l.last.Add(1), call, since, Unknown, why.Error()
+	l.write(o)
+}
+
+func (l *Log) write(o Op) {
+	line, err := json.Marshal(o)
+	if err != nil {
+		panic(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, err := l.f.Write(append(line, '\n')); err != nil {
+		panic(err)
+	}
+}
+
+// ReadHistory reads what Logs have written, in the order of the calls.
+func ReadHistory(paths ...string) ([]Op, error) {
+	ops := map[int64]Op{}
+	for _, path := range paths {
+		f, err := os.Open(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the process was killed before it began
+		}
+		if err != nil {
+			return nil, err
+		}
+		lines := bufio.NewScanner(f)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			var o Op
+			if json.Unmarshal(lines.Bytes(), &o) == nil { // the last line of a process that was killed may be half a line
+				ops[o.ID] = o
+			}
+		}
+		f.Close()
+		if err := lines.Err(); err != nil {
+			return nil, err
+		}
+	}
+	var all []Op
+	for _, o := range ops {
+		// Of a call that failed the library says that none of its attempts took effect: that is to be believed, and checked.
+		if o.Result == Failed || o.Parent != 0 && ops[o.Parent].Result == Failed {
+			continue
+		}
+		if o.open() {
+			o.Result, o.Return, o.Before = Unknown, forever, forever
+		}
+		all = append(all, o)
+	}
+	slices.SortFunc(all, func(a, b Op) int { return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.ID, b.ID)) })
+	return all, nil
+}

@@ -1,0 +1,136 @@
+//go:build linux
+
+package torture
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A Written is a row that a fenced transaction has committed, in the order of the table.
+type Written struct {
+	Job   string
+	Token int64
+	Op    int64
+}
+
+// trustGrace is how long a process may take to end a context whose time is up: it has to be given a processor first.
+const trustGrace = time.Second
+
+// invariants checks what must hold of a job's history whatever the model says, and without it. Each is a few lines that can be read
+// on their own, so that a mistake in the model can't hide a violation of what matters most.
+func invariants(ops []Op, written []Written) (violations []string) {
+	bad := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
+	byID := map[int64]Op{}
+	var takes []Op
+	for _, o := range ops {
+		byID[o.ID] = o
+		if (o.Kind == Lock || o.Kind == Acquire) && o.Result == OK {
+			takes = append(takes, o)
+		}
+	}
+	slices.SortFunc(takes, func(a, b Op) int { return cmp.Compare(a.Token, b.Token) })
+
+	// Tokens grow: of two acquisitions by different runs the one that began after the other had ended has the larger.
+	latest := int64(0) // call among those with smaller tokens
+	for i, o := range takes {
+		if i > 0 && o.Token == takes[i-1].Token && o.Owner != takes[i-1].Owner {
+			bad("a token twice:\n\t%v\n\t%v", takes[i-1], o)
+		}
+		if o.Return < latest {
+			bad("a token that is larger than that of an acquisition after it:\n\t%v", o)
+		}
+		latest = max(latest, o.Call)
+	}
+	// Never two holders: whoever wins does so after the one before has let go or its time is up, counted from before it asked.
+	for i := 1; i < len(takes); i++ {
+		if o, was := takes[i], takes[i-1]; o.Owner != was.Owner {
+			if until := holds(was, ops, o.Return); until > o.Return {
+				bad("two holders: the first for another %v\n\t%v\n\t%v", time.Duration(until-o.Return), was, o)
+			}
+		}
+	}
+	// A lease that was taken over isn't trusted any more. takes is in the order of their tokens.
+	for _, o := range ops {
+		if o.Kind != Trust {
+			continue
+		}
+		i, _ := slices.BinarySearchFunc(takes, o.Lease+1, func(t Op, token int64) int { return cmp.Compare(t.Token, token) })
+		if i < len(takes) && takes[i].Owner != o.Owner && takes[i].Return+int64(trustGrace) < o.Call && !forced(o.Owner, ops) {
+			bad("a lease that is trusted although another has it:\n\t%v\n\t%v", o, takes[i])
+		}
+	}
+	// Fenced writes: none of a smaller token after one of a larger, none twice, and none lost that was acknowledged.
+	found := map[int64]bool{}
+	for i, w := range written {
+		found[w.Op] = true
+		if i > 0 && w.Token < written[i-1].Token {
+			bad("a fenced write with token %d was committed after one with token %d", w.Token, written[i-1].Token)
+		}
+		if o, ok := byID[w.Op]; !ok || o.Lease != w.Token {
+			bad("a fenced write with token %d that nobody made", w.Token)
+		}
+	}
+	for _, o := range ops {
+		if o.Kind == Write && o.Result == OK && !found[o.ID] {
+			bad("a fenced write was acknowledged and is gone:\n\t%v", o)
+		}
+	}
+	return append(violations, flags(ops)...)
+}
+
+// holds returns until when the winner of a lock may think that nobody else has it, as far as was known at the time at.
+func holds(won Op, ops []Op, at int64) int64 {
+	until := int64(forever)
+	if won.Max > 0 {
+		until = won.Call + won.Max*1000 + 1000*min(0, won.Token-won.Since) // it may have been held for a while
+		for _, o := range ops {
+			if o.Owner == won.Owner && o.Kind == Renew && o.Result == OK && o.Return <= at {
+				until = max(until, o.Call+won.Max*1000)
+			}
+		}
+	}
+	for _, o := range ops {
+		if o.Owner == won.Owner && (o.Kind == Unlock || o.Kind == Release || o.Kind == Force) && o.Return > won.Call {
+			until = min(until, o.Call)
+		}
+	}
+	return until
+}
+
+func forced(owner string, ops []Op) bool {
+	return slices.ContainsFunc(ops, func(o Op) bool { return o.Kind == Force && o.Owner == owner })
+}
+
+// flags: nothing was found disabled or enabled that nobody had asked for.
+func flags(ops []Op) (violations []string) {
+	var sets []Op
+	for _, o := range ops {
+		if o.Kind == Enable || o.Kind == Disable {
+			sets = append(sets, o)
+		}
+	}
+	begin := Op{Kind: Enable} // jobs are enabled from the beginning
+	for _, o := range ops {
+		var saw Kind
+		switch {
+		case o.Result == JobDisabled, o.Kind == Status && o.Result == OK && !o.Enabled:
+			saw = Disable
+		case o.Kind == Lock && (o.Result == OK || o.Result == Refused), o.Kind == Acquire && o.Result == OK, o.Kind == Status && o.Result == OK:
+			saw = Enable
+		default:
+			continue
+		}
+		explained := slices.ContainsFunc(append(sets, begin), func(s Op) bool {
+			return s.Kind == saw && s.Call < o.Return && !slices.ContainsFunc(sets, func(t Op) bool {
+				return t.Kind != saw && t.Call > s.Return && t.Return < o.Call
+			})
+		})
+		if !explained {
+			violations = append(violations, fmt.Sprintf("%sd, which nobody had asked for:\n\t%v", saw, o))
+		}
+	}
+	return violations
+}

@@ -1,0 +1,126 @@
+//go:build linux
+
+package torture
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// at places an operation in time: it was called at ms and returned a millisecond later, and the database's clock shows the same.
+func at(ms int64, o Op) Op {
+	o.ID, o.Job, o.Call, o.Return, o.Since, o.Before = ms, "j", ms*1e6, ms*1e6+1e6, ms*1e3, ms*1e3+1e3
+	if o.Result == Unknown {
+		o.Return, o.Before = forever, forever
+	}
+	return o
+}
+
+func granted(ms int64, owner string) Op {
+	return at(ms, Op{Kind: Lock, Owner: owner, Max: 100_000, Result: OK, Token: ms*1e3 + 500})
+}
+
+func refused(ms int64, owner, holder string, since int64) Op {
+	return at(ms, Op{Kind: Lock, Owner: owner, Max: 100_000, Result: Refused, Holder: holder, LockTime: since*1e3 + 500, Age: (ms - since) * 1e3})
+}
+
+func renewed(ms, lease int64) Op {
+	return at(ms, Op{Kind: Renew, Owner: "a/1", Lease: lease*1e3 + 500, Max: 100_000, Result: OK, Token: ms*1e3 + 500})
+}
+
+func unlocked(ms int64, owner string) Op { return at(ms, Op{Kind: Unlock, Owner: owner, Result: OK}) }
+
+func unknown(ms int64, k Kind, owner string) Op {
+	return at(ms, Op{Kind: k, Owner: owner, Max: 100_000, Result: Unknown})
+}
+
+// TestTheModel is on histories that a person can judge.
+func TestTheModel(t *testing.T) {
+	again := granted(20, "a/1")
+	again.Token = 10_500
+	for _, test := range []struct {
+		name   string
+		lawful bool
+		ops    []Op
+	}{
+		{"one after the other", true, []Op{granted(10, "a/1"), unlocked(20, "a/1"), granted(30, "b/1")}},
+		{"two at once", false, []Op{granted(10, "a/1"), granted(30, "b/1")}},
+		{"a takeover in time", true, []Op{granted(10, "a/1"), granted(111, "b/1")}},
+		{"a takeover too early", false, []Op{granted(10, "a/1"), granted(109, "b/1")}},
+		{"a takeover that a renewal forbids", false, []Op{granted(10, "a/1"), renewed(60, 10), granted(120, "b/1")}},
+		{"a renewal after a takeover", false, []Op{granted(10, "a/1"), granted(120, "b/1"), renewed(130, 10)}},
+		{"a renewal of what has expired", false, []Op{granted(10, "a/1"), renewed(120, 10)}},
+		{"a refusal", true, []Op{granted(10, "a/1"), refused(20, "b/1", "a/1", 10)}},
+		{"a refusal that names another", false, []Op{granted(10, "a/1"), refused(20, "b/1", "c/1", 10)}},
+		{"a refusal by an expired lock", false, []Op{granted(10, "a/1"), refused(120, "b/1", "a/1", 10)}},
+		{"a refusal by nobody", false, []Op{granted(10, "a/1"), unlocked(20, "a/1"), refused(30, "b/1", "a/1", 10)}},
+		{"the same again", true, []Op{granted(10, "a/1"), again}},
+		{"the same again with a new term", false, []Op{granted(10, "a/1"), granted(20, "a/1")}},
+		{"an unlock by another", false, []Op{granted(10, "a/1"), unlocked(20, "b/1")}},
+		{"disabled by somebody", true, []Op{at(5, Op{Kind: Disable, Result: OK}), at(10, Op{Kind: Lock, Owner: "a/1", Result: JobDisabled})}},
+		{"disabled by nobody", false, []Op{at(10, Op{Kind: Lock, Owner: "a/1", Result: JobDisabled})}},
+		{"granted although disabled", false, []Op{at(5, Op{Kind: Disable, Result: OK}), granted(10, "a/1")}},
+		{"granted, perhaps disabled", true, []Op{unknown(5, Disable, ""), granted(10, "a/1")}},
+		{"disabled late", true, []Op{unknown(5, Disable, ""), granted(10, "a/1"), at(20, Op{Kind: Lock, Owner: "b/1", Result: JobDisabled})}},
+		{"an unlock that took effect late", true, []Op{granted(10, "a/1"), unknown(20, Unlock, "a/1"), refused(30, "b/1", "a/1", 10), granted(40, "b/1")}},
+		{"a lock of which only others learned", true, []Op{unknown(10, Lock, "a/1"), refused(20, "b/1", "a/1", 10)}},
+		{"a lock that was granted too late and given back at once", true, []Op{unknown(10, Acquire, "a/1"), unknown(10, Release, "a/1"), refused(20, "b/1", "a/1", 10), granted(30, "b/1")}},
+		{"one that was, of an expired lock, and nobody saw it", true, []Op{granted(10, "a/1"), unknown(120, Acquire, "b/1"), unknown(120, Release, "b/1"),
+			at(130, Op{Kind: Release, Owner: "a/1", Lease: 10_500, Result: Lost})}},
+		{"a lock of nobody", false, []Op{refused(20, "b/1", "a/1", 10)}},
+		{"a write within the term", true, []Op{granted(10, "a/1"), at(20, Op{Kind: Write, Owner: "a/1", Lease: 10_500, Result: OK})}},
+		{"a write after it", false, []Op{granted(10, "a/1"), granted(120, "b/1"), at(130, Op{Kind: Write, Owner: "a/1", Lease: 10_500, Result: OK})}},
+		{"a token that repeats", false, []Op{granted(10, "a/1"), unlocked(20, "a/1"), func() Op { o := granted(10, "b/1"); o.Call, o.Return = 30e6, 31e6; return o }()}},
+		{"a token by another clock", false, []Op{func() Op { o := granted(10, "a/1"); o.Token += 5000; return o }()}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var written []Written
+			for _, o := range test.ops {
+				if o.Kind == Write {
+					written = append(written, Written{"j", o.Lease, o.ID})
+				}
+			}
+			v := Check(test.ops, written)
+			if test.lawful {
+				require.Empty(t, v.Violations)
+				return
+			}
+			require.Len(t, v.Violations, 1)
+			require.NotNil(t, v.Violations[0].History)
+		})
+	}
+}
+
+// TestTheInvariants checks each without the model.
+func TestTheInvariants(t *testing.T) {
+	write := at(20, Op{Kind: Write, Owner: "a/1", Lease: 10_500, Result: OK})
+	for _, test := range []struct {
+		name    string
+		ops     []Op
+		written []Written
+		says    string
+	}{
+		{"lawful", []Op{granted(10, "a/1"), write, unlocked(30, "a/1"), granted(40, "b/1")}, []Written{{"j", 10_500, 20}}, ""},
+		{"two holders", []Op{granted(10, "a/1"), granted(30, "b/1")}, nil, "two holders"},
+		{"two holders after a renewal", []Op{granted(10, "a/1"), renewed(60, 10), granted(120, "b/1")}, nil, "two holders"},
+		{"the same token", []Op{granted(10, "a/1"), unlocked(20, "a/1"), granted(10, "b/1")}, nil, "a token twice"},
+		{"a smaller token", []Op{granted(30, "a/1"), unlocked(32, "a/1"), func() Op { o := granted(10, "b/1"); o.Call, o.Return = 40e6, 41e6; return o }()}, nil, "larger than that of an acquisition after it"},
+		{"a stale write", []Op{granted(10, "a/1"), write}, []Written{{"j", 20_500, 21}, {"j", 10_500, 20}}, "was committed after"},
+		{"a lost write", []Op{granted(10, "a/1"), write}, nil, "is gone"},
+		{"disabled by nobody", []Op{at(10, Op{Kind: Lock, Owner: "a/1", Result: JobDisabled})}, nil, "nobody had asked for"},
+		{"enabled by nobody", []Op{at(5, Op{Kind: Disable, Result: OK}), granted(10, "a/1")}, nil, "nobody had asked for"},
+		{"trust that is misplaced", []Op{granted(10, "a/1"), granted(120, "b/1"), at(2000, Op{Kind: Trust, Owner: "a/1", Lease: 10_500, Result: OK})}, nil, "trusted"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			found := invariants(test.ops, test.written)
+			if test.says == "" {
+				require.Empty(t, found)
+				return
+			}
+			require.NotEmpty(t, found)
+			require.Contains(t, strings.Join(found, "\n"), test.says)
+		})
+	}
+}

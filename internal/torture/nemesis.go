@@ -1,0 +1,227 @@
+//go:build linux
+
+package torture
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A fault is something that goes wrong for a while.
+type fault struct {
+	name string
+	// whether it is only for clusters without a standby: a primary that comes back has what its standby may not have confirmed
+	alone  bool
+	server bool // whether it is something with the server, of which there is one at a time
+	inject func(ctx context.Context, n *nemesis) error
+}
+
+var faults = []fault{
+	{"server killed and restarted", true, true, func(ctx context.Context, n *nemesis) error {
+		n.c.primary.Kill()
+		n.wait(ctx, 300*time.Millisecond)
+		return n.c.primary.Run()
+	}},
+	{"server process killed", true, true, func(ctx context.Context, n *nemesis) error {
+		// One of the processes that serve connections: the server ends all others and recovers.
+		pids := n.c.primary.Processes()
+		if len(pids) > 1 {
+			syscall.Kill(pids[1+n.r.IntN(len(pids)-1)], syscall.SIGKILL)
+		}
+		n.wait(ctx, 500*time.Millisecond)
+		return nil
+	}},
+	{"server stopped and continued", false, true, func(ctx context.Context, n *nemesis) error {
+		n.c.primary.Signal(syscall.SIGSTOP)
+		n.wait(ctx, time.Second)
+		n.c.primary.Signal(syscall.SIGCONT)
+		return nil
+	}},
+	{"connections terminated by the server", true, true, func(_ context.Context, n *nemesis) error {
+		return n.c.admin(func(db *sql.DB) error {
+			_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND random() < 0.5")
+			return err
+		})
+	}},
+	{"connections reset", false, false, func(_ context.Context, n *nemesis) error {
+		n.network().Cut()
+		return nil
+	}},
+	{"connections cut mid-statement", false, false, func(ctx context.Context, n *nemesis) error {
+		n.network().amid.Store(1 + n.r.Int64N(20_000))
+		n.wait(ctx, 200*time.Millisecond)
+		return nil
+	}},
+	{"latency", false, false, func(ctx context.Context, n *nemesis) error {
+		net := n.network()
+		net.latency.Store(int64(upTo(n.r, 100*time.Millisecond)))
+		n.wait(ctx, time.Second)
+		net.Heal()
+		return nil
+	}},
+	{"requests vanish", false, false, func(ctx context.Context, n *nemesis) error {
+		net := n.network()
+		net.up.Store(true)
+		n.wait(ctx, 3*time.Second)
+		net.Heal()
+		return nil
+	}},
+	{"replies vanish", false, false, func(ctx context.Context, n *nemesis) error {
+		net := n.network()
+		net.down.Store(true)
+		n.wait(ctx, 3*time.Second)
+		net.Heal()
+		return nil
+	}},
+	{"half-open connections", false, false, func(ctx context.Context, n *nemesis) error {
+		net := n.network()
+		net.HalfClose(n.r.IntN(2) == 0)
+		n.wait(ctx, 2*time.Second)
+		net.Heal()
+		return nil
+	}},
+	{"client stopped and continued", false, false, func(ctx context.Context, n *nemesis) error {
+		return n.signal(ctx, 2*time.Second, syscall.SIGSTOP, syscall.SIGCONT)
+	}},
+	{"client killed", false, false, func(ctx context.Context, n *nemesis) error {
+		return n.signal(ctx, 0, syscall.SIGKILL)
+	}},
+	{"table locked by a transaction", false, true, func(ctx context.Context, n *nemesis) error {
+		return n.transaction(ctx, "LOCK TABLE locks IN ACCESS EXCLUSIVE MODE")
+	}},
+	{"rows locked by a transaction", false, true, func(ctx context.Context, n *nemesis) error {
+		return n.transaction(ctx, "SELECT count(*) FROM (SELECT 1 FROM locks WHERE random() < 0.5 ORDER BY job_name FOR UPDATE) AS chosen")
+	}},
+	{"connections exhausted", false, true, func(ctx context.Context, n *nemesis) error {
+		return n.c.admin(func(db *sql.DB) error {
+			// All that are left, and what others give up meanwhile.
+			held := make([]*sql.Conn, 0, 100)
+			for range 100 {
+				ctx, cancel := context.WithTimeout(ctx, time.Second)
+				conn, err := db.Conn(ctx)
+				cancel()
+				if err != nil {
+					break
+				}
+				held = append(held, conn)
+			}
+			n.wait(ctx, time.Second)
+			for _, conn := range held {
+				conn.Close()
+			}
+			return nil
+		})
+	}},
+	{"default isolation changed", false, true, func(ctx context.Context, n *nemesis) error {
+		// For connections that begin after it.
+		return n.c.admin(func(db *sql.DB) error {
+			level := []string{"serializable", "repeatable read", "read committed"}[n.r.IntN(3)]
+			if _, err := db.Exec("ALTER DATABASE postgres SET default_transaction_isolation = '" + level + "'"); err != nil {
+				return err
+			}
+			n.network().Cut()
+			return nil
+		})
+	}},
+}
+
+// A nemesis injects faults until the context ends.
+type nemesis struct {
+	c      *cluster
+	fleet  *fleet
+	r      *rand.Rand
+	pause  time.Duration // the mean time between two faults
+	report func(format string, args ...any)
+	counts *counts
+}
+
+// counts is how often each fault was injected.
+type counts struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+func (c *counts) add(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.of[name]++
+}
+
+func (n *nemesis) network() *Network { return n.c.networks[n.r.IntN(len(n.c.networks))] }
+
+// wait waits for a random time up to most, or until the context ends.
+func (n *nemesis) wait(ctx context.Context, most time.Duration) {
+	select {
+	case <-time.After(upTo(n.r, most)):
+	case <-ctx.Done():
+	}
+}
+
+// signal sends signals to a client process, with a random time between them.
+func (n *nemesis) signal(ctx context.Context, most time.Duration, signals ...syscall.Signal) error {
+	p := n.fleet.process(n.r)
+	if p == nil {
+		return errors.New("there is no client")
+	}
+	for i, s := range signals {
+		if i > 0 {
+			n.wait(ctx, most)
+		}
+		p.Signal(s)
+	}
+	return nil
+}
+
+// transaction locks what clients want, for a while.
+func (n *nemesis) transaction(ctx context.Context, statement string) error {
+	return n.c.admin(func(db *sql.DB) error {
+		tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		// Not for ever: it waits for others' transactions, as they do for it.
+		if _, err := tx.Exec("SET LOCAL lock_timeout = '1s'"); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(statement); err != nil {
+			return err
+		}
+		n.wait(ctx, time.Second)
+		return nil
+	})
+}
+
+// run injects one fault after another, of all kinds in turn: those of the server, or all others. When the primary is to be
+// replaced, that happens in the middle.
+func (n *nemesis) run(ctx context.Context, d time.Duration, server bool) {
+	failOver := time.Now().Add(d / 2)
+	order := n.r.Perm(len(faults))
+	for i := 0; ctx.Err() == nil; i++ {
+		if server && n.c.standby != nil && time.Now().After(failOver) {
+			if err := n.c.failOver(); err != nil {
+				n.report("failover: %v", err)
+				return
+			}
+			n.counts.add("failover to the synchronous standby")
+		}
+		f := faults[order[i%len(order)]]
+		if f.server != server || f.alone && server && n.c.standby != nil {
+			continue
+		}
+		err := f.inject(ctx, n)
+		switch {
+		case err == nil:
+			n.counts.add(f.name)
+		case !strings.Contains(err.Error(), "lock timeout"):
+			n.report("%s: %v", f.name, err)
+		}
+		n.wait(ctx, 2*n.pause)
+	}
+}

@@ -1,0 +1,274 @@
+//go:build linux
+
+package torture
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Options are what a run is made of.
+type Options struct {
+	Dir        string // for the histories, and what is found
+	Exe        string // of a program that begins with Main
+	Skewed     string // the same with a wrong clock (see BuildSkewed), for some of the processes; "" means none
+	Processes  int
+	Goroutines int // of each
+	Jobs       int
+	Round      time.Duration // after each the history is checked, and the jobs are other ones
+	Rounds     int           // at least so many
+	Duration   time.Duration // and at least so long
+	Operations int           // and at least so many
+	Faults     bool
+	Pause      time.Duration // the mean time between two faults
+	FailOver   int           // every so many rounds; 0 means never
+	Seed       uint64
+	Variant    string
+	URL        string // of a CockroachDB or a server that isn't the harness's; its own faults are left out
+	StopEarly  bool   // at the first violation
+	Out        io.Writer
+
+	in *cluster // nil: one of its own
+}
+
+// A Report is what has come of a run.
+type Report struct {
+	Verdict
+	Faults map[string]int
+	Rounds int
+	Took   time.Duration
+	Skewed int // processes whose clock was wrong
+	Guilty int // after how many operations the first violation was there, if there was one
+}
+
+// Injected is the number of faults.
+func (r Report) Injected() (n int) {
+	for _, k := range r.Faults {
+		n += k
+	}
+	return n
+}
+
+// A fleet is the client processes of a round.
+type fleet struct {
+	mu     sync.Mutex
+	live   []*os.Process
+	logs   []string
+	skewed int
+	ended  bool
+}
+
+func (f *fleet) process(r *rand.Rand) *os.Process {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.live) == 0 {
+		return nil
+	}
+	return f.live[r.IntN(len(f.live))]
+}
+
+// end kills what is left.
+func (f *fleet) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ended = true
+	for _, p := range f.live {
+		p.Signal(syscall.SIGCONT)
+		p.Kill()
+	}
+}
+
+// keep runs a client process until the round is over, and another one when it is killed.
+func (f *fleet) keep(o Options, c Client, number func() int, until time.Time, place int) {
+	for {
+		left := time.Until(until)
+		f.mu.Lock()
+		if left <= 0 || f.ended {
+			f.mu.Unlock()
+			return
+		}
+		c.Number, c.Duration = number(), left
+		c.Log = filepath.Join(o.Dir, fmt.Sprintf("client-%d.jsonl", c.Number))
+		c.Seed = o.Seed<<20 + uint64(c.Number)
+		config, _ := json.Marshal(c)
+		cmd := exec.Command(o.Exe)
+		cmd.Env = append(os.Environ(), clientEnv+"="+string(config))
+		if o.Skewed != "" && place%2 == 1 {
+			cmd.Path, cmd.Args = o.Skewed, []string{o.Skewed}
+			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", skewEnv, (place%4-2)*5*3600)) // five hours behind, or as many ahead
+			f.skewed++
+		}
+		cmd.Stderr = o.Out
+		// So that no client outlives the harness.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			f.mu.Unlock()
+			fmt.Fprintln(o.Out, "client:", err)
+			return
+		}
+		f.logs = append(f.logs, c.Log)
+		f.live = append(f.live, cmd.Process)
+		f.mu.Unlock()
+		cmd.Wait()
+		f.mu.Lock()
+		f.live = slices.DeleteFunc(f.live, func(p *os.Process) bool { return p == cmd.Process })
+		f.mu.Unlock()
+	}
+}
+
+// Run runs rounds until the time is up and the operations are done, and reports what came of them.
+func Run(ctx context.Context, o Options) (report Report, err error) {
+	report.Faults = map[string]int{}
+	c := o.in
+	if c == nil {
+		if c, err = startCluster(o.URL, o.Processes); err != nil {
+			return report, err
+		}
+		defer c.Close()
+	}
+	begun := time.Now()
+	var last int
+	number := func() int { last++; return last } // with the fleet's mutex held
+	r := rand.New(rand.NewPCG(o.Seed, 1))
+	for ctx.Err() == nil && (report.Rounds < o.Rounds || time.Since(begun) < o.Duration || report.Operations < o.Operations) {
+		report.Rounds++
+		if err := c.forget(); err != nil {
+			return report, err
+		}
+		failing := o.Faults && o.FailOver > 0 && report.Rounds%o.FailOver == 0
+		if failing {
+			if err := c.addStandby(true); err != nil {
+				return report, err
+			}
+		}
+		history, jobs, logs, err := o.round(ctx, c, &report, number, r)
+		if err != nil {
+			return report, err
+		}
+		written, err := c.written(jobs)
+		if err != nil {
+			return report, err
+		}
+		verdict := Check(history, written)
+		for _, v := range verdict.Violations {
+			v.Print(o.Out, o.Dir)
+			if after := report.Operations + v.After; report.Guilty == 0 || after < report.Guilty {
+				report.Guilty = after
+			}
+		}
+		report.Add(verdict)
+		report.Took = time.Since(begun)
+		fmt.Fprintf(o.Out, "round %d: %d operations (%d in all), %d with an unknown outcome, %d faults in all, %d violations, %d undecided, %v\n", report.Rounds,
+			verdict.Operations, report.Operations, verdict.Unknown, report.Injected(), len(report.Violations), len(report.Undecided), report.Took.Round(time.Second))
+		if len(verdict.Violations) == 0 {
+			for _, path := range logs {
+				os.Remove(path)
+			}
+		} else if o.StopEarly {
+			break
+		}
+	}
+	return report, ctx.Err()
+}
+
+func (o Options) round(ctx context.Context, c *cluster, report *Report, number func() int, r *rand.Rand) (history []Op, jobs []Job, logs []string, err error) {
+	for _, n := range c.networks {
+		n.noCancel.Store(c.standby != nil)
+	}
+	for i := range o.Jobs {
+		j := Job{Name: fmt.Sprintf("r%d/j%d", report.Rounds, i), Max: time.Duration(i%5+1) * 150 * time.Millisecond}
+		if i%8 == 7 {
+			j.Max = 0 // it never expires
+		}
+		jobs = append(jobs, j)
+	}
+	f := &fleet{}
+	until := time.Now().Add(o.Round)
+	var clients sync.WaitGroup
+	for i := range o.Processes {
+		c := Client{Driver: []string{"pgx", "postgres"}[i%2], DSN: c.dsn(i), Jobs: jobs, Goroutines: o.Goroutines,
+			Pool: max(2, o.Goroutines*3/4), Variant: o.Variant}
+		clients.Go(func() { f.keep(o, c, number, until, i) })
+	}
+	if o.Faults {
+		// The last fault is over before the clients are.
+		storm, cancel := context.WithDeadline(ctx, until.Add(-o.Round/10))
+		var nemeses sync.WaitGroup
+		all := &counts{of: report.Faults}
+		for i, server := range []bool{true, false} {
+			if server && o.URL != "" {
+				continue
+			}
+			n := &nemesis{c: c, fleet: f, r: rand.New(rand.NewPCG(r.Uint64(), uint64(i))), pause: o.Pause, counts: all,
+				report: func(format string, args ...any) { fmt.Fprintf(o.Out, "nemesis: "+format+"\n", args...) }}
+			nemeses.Go(func() { n.run(storm, o.Round, server) })
+		}
+		nemeses.Wait()
+		cancel()
+		for _, network := range c.networks {
+			network.Heal()
+			network.amid.Store(0)
+		}
+	}
+	done := make(chan struct{})
+	go func() { clients.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	case <-time.After(time.Until(until) + 30*time.Second):
+		fmt.Fprintln(o.Out, "clients that don't end are killed")
+	}
+	f.end()
+	<-done
+	report.Skewed += f.skewed
+	if err := c.settle(); err != nil {
+		return nil, nil, nil, err
+	}
+	history, err = ReadHistory(f.logs...)
+	return history, jobs, f.logs, err
+}
+
+// settle ends what clients have left behind in the database, which may still be at work.
+func (c *cluster) settle() error {
+	if c.primary == nil {
+		return nil
+	}
+	return c.admin(func(db *sql.DB) error {
+		if _, err := db.Exec("ALTER DATABASE postgres SET default_transaction_isolation = 'read committed'"); err != nil {
+			return err
+		}
+		_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'")
+		return err
+	})
+}
+
+// Print writes the figures.
+func (r Report) Print(w io.Writer) {
+	fmt.Fprintf(w, "%d rounds in %v\n", r.Rounds, r.Took.Round(time.Second))
+	r.Verdict.Print(w)
+	fmt.Fprintf(w, "faults: %d\n", r.Injected())
+	var names []string
+	for name := range r.Faults {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(a, b) })
+	for _, name := range names {
+		fmt.Fprintf(w, "\t%8d %s\n", r.Faults[name], name)
+	}
+	if r.Guilty > 0 {
+		fmt.Fprintf(w, "the first violation was there after %d operations\n", r.Guilty)
+	}
+	fmt.Fprintf(w, "client processes with a clock that was five hours wrong: %d\n", r.Skewed)
+}

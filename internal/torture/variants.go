@@ -1,0 +1,135 @@
+//go:build linux
+
+package torture
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// A variant is a client that the checker must find guilty, except the first. Most are this library with another text sent to
+// the database.
+type variant struct {
+	old bool                              // the statements of the 2018 package
+	say func(number int, q string) string // of the client with that number
+}
+
+func (v variant) wording(number int) func(string) string {
+	if v.say == nil {
+		return nil
+	}
+	return func(q string) string { return v.say(number, q) }
+}
+
+var (
+	judged   = regexp.MustCompile(`(?s)(\+ interval '1 microsecond'\)\n)WHERE .*?(\nRETURNING)`)
+	owned    = regexp.MustCompile(`component_id = (\$2::text) AND job_name = (\$3::text) AND job_id = (\$4::text)`)
+	inTerm   = regexp.MustCompile(`(?s)AND lock_time BETWEEN .*?(\nRETURNING)`)
+	nextTime = "lock_time = greatest(clock_timestamp(), l.lock_time + interval '1 microsecond')"
+)
+
+const unowned = `$1 || $3 IS NOT NULL AND job_name = $2`
+
+var variants = map[string]variant{
+	"": {},
+	// It reads the row, decides in the client, and writes: see the test of the roll-out.
+	"old client": {old: true},
+	// What the snapshot says is believed when the row is written, although another may have changed it since.
+	"non-atomic takeover": {say: func(_ int, q string) string {
+		if !strings.Contains(q, "INSERT INTO locks AS l") {
+			return q
+		}
+		return judged.ReplaceAllString(q, "${1}WHERE TRUE$2")
+	}},
+	// Every second client is a second ahead.
+	"client clock": {say: func(number int, q string) string {
+		now := time.UnixMicro(wall() + int64(number%2)*1e6).UTC().Format("2006-01-02 15:04:05.999999Z07:00")
+		return strings.ReplaceAll(q, "clock_timestamp()", "timestamptz '"+now+"'")
+	}},
+	"unlock without owner check": {say: func(_ int, q string) string {
+		if !strings.Contains(q, "SET status = 'UNLOCKED'") {
+			return q
+		}
+		return owned.ReplaceAllString(q, unowned)
+	}},
+	"renew after loss": {say: func(_ int, q string) string {
+		if !strings.Contains(q, "UPDATE locks SET lock_time = greatest") {
+			return q
+		}
+		return inTerm.ReplaceAllString(owned.ReplaceAllString(q, unowned), `AND $$5::text || $$6::text || coalesce($$7::text, '') IS NOT NULL$1`)
+	}},
+	// A free row is given out with the time that it has.
+	"token that repeats": {say: func(_ int, q string) string {
+		return strings.Replace(q, nextTime, "lock_time = CASE WHEN l.status = 'UNLOCKED' AND l.component_id <> '' THEN l.lock_time ELSE greatest(clock_timestamp(), l.lock_time + interval '1 microsecond') END", 1)
+	}},
+}
+
+// The old client's sequence, as in the tests of the library: it looks, decides by its own clock, writes, and looks again.
+
+var errOldRefusal = errors.New("refused")
+
+type oldRow struct {
+	componentName, componentID, jobName, jobID string
+	enabled                                    bool
+	status                                     string
+	lockTime                                   time.Time
+}
+
+func oldRead(db *sql.DB, job string) (r oldRow, err error) {
+	// The time of nobody is what the old client puts into a new row.
+	db.Exec(`INSERT INTO locks (component_name, component_id, job_name, job_id, enabled, status, lock_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (component_name, job_name) DO NOTHING`, component, "", job, "", true, "UNLOCKED", time.Time{})
+	err = oldLook(db, job, &r)
+	return r, err
+}
+
+func oldLook(db *sql.DB, job string, r *oldRow) error {
+	return db.QueryRow("SELECT * FROM locks WHERE component_name = $1 AND job_name = $2", component, job).Scan(
+		&r.componentName, &r.componentID, &r.jobName, &r.jobID, &r.enabled, &r.status, &r.lockTime)
+}
+
+func oldLock(db *sql.DB, componentID, job, jobID string, longest time.Duration) (token int64, err error) {
+	r, err := oldRead(db, job)
+	if err != nil {
+		return 0, err
+	}
+	if !r.enabled {
+		return 0, errOldRefusal
+	}
+	update := `UPDATE locks SET component_id = $1, job_id = $2, status = 'LOCKED', lock_time = $3
+WHERE component_name = $4 AND job_name = $5 AND enabled = TRUE`
+	now := time.UnixMicro(wall()).UTC()
+	if !now.After(r.lockTime.Add(longest)) {
+		update += " AND status = 'UNLOCKED'"
+	}
+	db.Exec(update, componentID, jobID, now, component, job)
+	if err := oldLook(db, job, &r); err != nil {
+		return 0, err
+	}
+	if r.componentID != componentID || r.jobID != jobID || !r.enabled || r.status != "LOCKED" {
+		return 0, fmt.Errorf("%w: %s:%s has it", errOldRefusal, r.componentID, r.jobID)
+	}
+	return r.lockTime.UnixMicro(), nil
+}
+
+func oldUnlock(db *sql.DB, componentID, job, jobID string) error {
+	db.Exec(`UPDATE locks SET status = 'UNLOCKED'
+WHERE component_name = $1 AND component_id = $2 AND job_name = $3 AND job_id = $4`, component, componentID, job, jobID)
+	r, err := oldRead(db, job)
+	if err == nil && r.status != "UNLOCKED" {
+		err = fmt.Errorf("%w: %s:%s has it", errOldRefusal, r.componentID, r.jobID)
+	}
+	return err
+}
+
+func oldSet(db *sql.DB, job string, enabled bool) error {
+	if _, err := oldRead(db, job); err != nil {
+		return err
+	}
+	_, err := db.Exec("UPDATE locks SET enabled = $1 WHERE component_name = $2 AND job_name = $3", enabled, component, job)
+	return err
+}

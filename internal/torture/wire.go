@@ -1,0 +1,187 @@
+//go:build linux
+
+package torture
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/lib/pq"
+)
+
+// A wire is a driver under a driver: it hears what the library says to the database. It records the renewals, which nobody calls,
+// and the statements whose outcome nobody knows although the call has gone on to try again; and it can say something else to
+// the database, for clients with a bug.
+type wire struct {
+	driver.Connector
+	say func(query string) string
+}
+
+// open returns a pool whose driver is "pgx" or "postgres", with a wire in it.
+func open(name, dsn string, say func(string) string) (*sql.DB, error) {
+	if say == nil {
+		say = func(query string) string { return query }
+	}
+	if name == "postgres" {
+		c, err := pq.NewConnector(dsn)
+		if err != nil {
+			return nil, err
+		}
+		return sql.OpenDB(wire{c, say}), nil
+	}
+	c, err := stdlib.GetDefaultDriver().(driver.DriverContext).OpenConnector(dsn)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(wire{c, say}), nil
+}
+
+// A caller is in the context of a call, and of the renewals of a lease that the call has acquired.
+type caller struct {
+	log   *Log
+	op    Op
+	token *atomic.Int64 // of the lease, once it is acquired
+}
+
+type callerKey struct{}
+
+func (w wire) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := w.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &wireConn{c, w.say}, nil
+}
+
+type wireConn struct {
+	driver.Conn
+	say func(string) string
+}
+
+func (c *wireConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
+	return c.Conn.(driver.ConnBeginTx).BeginTx(ctx, o)
+}
+
+func (c *wireConn) ResetSession(ctx context.Context) error {
+	return c.Conn.(driver.SessionResetter).ResetSession(ctx)
+}
+
+func (c *wireConn) IsValid() bool {
+	v, ok := c.Conn.(driver.Validator)
+	return !ok || v.IsValid()
+}
+
+func (c *wireConn) CheckNamedValue(v *driver.NamedValue) error {
+	if checker, ok := c.Conn.(driver.NamedValueChecker); ok {
+		return checker.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
+}
+
+func (c *wireConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	s := begin(ctx, query)
+	r, err := c.Conn.(driver.ExecerContext).ExecContext(ctx, c.say(query), args)
+	s.end(err)
+	return r, err
+}
+
+func (c *wireConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+	s := begin(ctx, query)
+	r, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, c.say(query), args)
+	if err != nil {
+		s.end(err)
+		return nil, err
+	}
+	return &wireRows{Rows: r, s: s}, nil
+}
+
+type wireRows struct {
+	driver.Rows
+	s   *statement
+	err error
+}
+
+func (r *wireRows) Next(dest []driver.Value) error {
+	err := r.Rows.Next(dest)
+	r.s.answered = r.s.answered || err == nil || err == io.EOF
+	if err == nil {
+		if t, ok := dest[0].(time.Time); ok {
+			r.s.written = t
+		}
+	} else if err != io.EOF {
+		r.err = err
+	}
+	return err
+}
+
+func (r *wireRows) Close() error {
+	err := r.Rows.Close()
+	r.s.end(errors.Join(r.err, err))
+	return err
+}
+
+// A statement is one on behalf of a caller, or of nobody.
+type statement struct {
+	caller
+	renewal     *Op
+	call, since int64
+	answered    bool
+	written     time.Time
+}
+
+func begin(ctx context.Context, query string) *statement {
+	s := &statement{}
+	s.caller, _ = ctx.Value(callerKey{}).(caller)
+	if s.log == nil {
+		return s
+	}
+	if strings.Contains(query, "SET lock_time = greatest") && !strings.Contains(query, "INSERT") {
+		o := Op{Client: s.op.Client, Kind: Renew, Job: s.op.Job, Owner: s.op.Owner, Max: s.op.Max}
+		if s.token != nil {
+			o.Lease = s.token.Load()
+		}
+		s.renewal = s.log.Begin(o)
+		return s
+	}
+	s.call, s.since = monotonic(), wall()
+	return s
+}
+
+func (s *statement) end(err error) {
+	unknown := err != nil && uncertain(err)
+	switch {
+	case s.log == nil:
+	case s.renewal != nil:
+		switch o := s.renewal; {
+		case unknown, err == nil && !s.answered: // the answer was not waited for
+			o.Result = Unknown
+		case err != nil:
+			o.Result = Failed
+		case s.written.IsZero():
+			o.Result = Nothing
+		default:
+			o.Result, o.Token = OK, s.written.UnixMicro()
+		}
+		s.log.End(s.renewal)
+	case unknown && s.op.Kind != Write:
+		s.log.attempt(s.op, s.call, s.since, err)
+	}
+	s.caller = caller{} // Close may be called twice
+}
+
+// uncertain says whether a statement that ended like this may have been carried out. It doesn't ask the library.
+func uncertain(err error) bool {
+	var s interface{ SQLState() string }
+	if !errors.As(err, &s) {
+		return true
+	}
+	state := s.SQLState()
+	return strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P") || state == "40003"
+}
