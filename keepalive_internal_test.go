@@ -141,7 +141,7 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		truth := NewLocal(nil).rows.(*memory)
 		w := &world{t: t, truth: truth, rows: &scripted{rows: truth}, start: time.Now()}
-		w.Lock = &Lock{rows: w.rows, o: Options{Observer: func(e Event) {
+		w.Lock = &Lock{rows: w.rows, o: Options{Observer: func(_ context.Context, e Event) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.events = append(w.events, e)
@@ -971,7 +971,7 @@ func TestWhateverHappensNoTwoLeasesLive(t *testing.T) {
 					wg.Go(func() {
 						random := rand.New(rand.NewSource(seed*instances + int64(i)))
 						rows := &scripted{rows: truth}
-						l := &Lock{rows: rows, o: Options{Observer: func(e Event) {
+						l := &Lock{rows: rows, o: Options{Observer: func(_ context.Context, e Event) {
 							if e.Kind == Lost {
 								lost.Add(1)
 							}

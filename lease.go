@@ -284,9 +284,15 @@ func (le *Lease) lose(why error) {
 	le.mu.Unlock()
 	le.cancel(why)
 	if !ended {
-		le.l.tell(context.WithoutCancel(le.ctx), le.identity("Renew"),
-			Event{Kind: Lost, Token: le.Token(), Held: time.Since(le.since), Err: why})
+		event := le.event(Lost)
+		event.Err = why
+		le.l.tell(context.WithoutCancel(le.ctx), le.identity("Renew"), event)
 	}
+}
+
+// event begins what the observer is told of the lease.
+func (le *Lease) event(kind EventKind) Event {
+	return Event{Kind: kind, Token: le.Token(), MaxDuration: le.job.MaxDuration, Held: time.Since(le.since)}
 }
 
 // enter waits for the renewal that is under way, if any.
@@ -328,7 +334,8 @@ func (le *Lease) Renew(ctx context.Context) error {
 
 	start := time.Now()
 	r, err := le.l.rows.renew(ctx, id, t, le.job.MaxDuration)
-	event := Event{Kind: Renewed, Token: le.Token(), Took: time.Since(start), Held: time.Since(le.since), Err: err}
+	event := le.event(Renewed)
+	event.Took, event.Err = time.Since(start), err
 	if err != nil {
 		if !errors.Is(err, ErrOutcomeUnknown) {
 			le.mu.Lock()
@@ -409,7 +416,8 @@ func (le *Lease) Release(ctx context.Context) error {
 	t, lost := le.term()
 	start := time.Now()
 	r, err := le.l.rows.free(ctx, id, t)
-	event := Event{Kind: Released, Token: le.Token(), Took: time.Since(start), Held: time.Since(le.since)}
+	event := le.event(Released)
+	event.Took = time.Since(start)
 	switch {
 	case err != nil:
 		event.Kind = Failed

@@ -123,7 +123,7 @@ func (l *Lock) take(ctx context.Context, id identity, c claim) (reading, error) 
 func (l *Lock) ask(ctx context.Context, id identity, c claim) (reading, Event) {
 	r, err := l.rows.take(ctx, id, c)
 	if err != nil {
-		return r, Event{Kind: Failed, Err: err}
+		return r, Event{Kind: Failed, MaxDuration: c.longest, Err: err}
 	}
 	verdict := c.judge(id, r)
 	switch verdict {
@@ -134,10 +134,10 @@ func (l *Lock) ask(ctx context.Context, id identity, c claim) (reading, Event) {
 	case held:
 		err = &ErrUnauthorised{id: id, holder: r.holder()}
 	}
-	event := Event{Kind: Acquired, Token: r.lockTime.UnixMicro()}
+	event := Event{Kind: Acquired, Token: r.lockTime.UnixMicro(), MaxDuration: c.longest}
 	switch {
 	case verdict != granted:
-		event = Event{Kind: Refused, Holder: r.holder(), Err: err}
+		event = Event{Kind: Refused, Holder: r.holder(), MaxDuration: c.longest, Err: err}
 	case r.from != nil:
 		event.Kind, event.Holder = TakenOver, *r.from
 	}

@@ -22,9 +22,10 @@ type Options struct {
 	// Logger, unless nil, is told what happens: lost leases as errors; takeovers and failures as warnings; acquisitions, releases,
 	// Enable and Disable as information; refusals and renewals for debugging.
 	Logger *slog.Logger
-	// Observer, unless nil, is called at the end of each call and when a lease is renewed or lost. It is called from several
-	// goroutines at once, and the call waits for it.
-	Observer func(Event)
+	// Observer, unless nil, is called at the end of each call and when a lease is renewed or lost, with the context of the call or
+	// the lease, so that a span finds its parent; it may have ended. It is called from several goroutines at once, and the call
+	// waits for it.
+	Observer func(context.Context, Event)
 }
 
 // NewWith returns a Lock like [New], with options. The error says which of the options is wrong; it never is about the
@@ -90,6 +91,7 @@ type Event struct {
 	JobID         string        // likewise
 	Holder        Holder        // Refused: who holds or held the lock; TakenOver: who had it
 	Token         int64         // the fencing token of the acquisition; 0 where there is none
+	MaxDuration   time.Duration // of Lock and of leases: the longest duration that was stated; 0 for the other calls
 	Took          time.Duration // how long the call took, retries included
 	Held          time.Duration // Renewed, Lost, Released: how long the lease had been held; 0 for Unlock
 	Err           error         // Refused, Lost, Failed
@@ -102,7 +104,7 @@ func (l *Lock) tell(ctx context.Context, id identity, e Event) {
 	}
 	e.Call, e.ComponentName, e.JobName, e.ComponentID, e.JobID = id.verb, id.componentName, id.jobName, id.componentID, id.jobID
 	if l.o.Observer != nil {
-		l.o.Observer(e)
+		l.o.Observer(ctx, e)
 	}
 	if l.o.Logger == nil {
 		return

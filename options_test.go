@@ -246,7 +246,7 @@ type observer struct {
 	events []lock.Event
 }
 
-func (o *observer) observe(e lock.Event) {
+func (o *observer) observe(_ context.Context, e lock.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.events = append(o.events, e)
@@ -354,7 +354,7 @@ var scripted = []struct {
 		s.first = acquire(tb.t, l, as("a", "6"))
 		_, err := tb.Exec("ALTER TABLE locks RENAME TO keys")
 		require.NoError(tb.t, err)
-		require.Error(tb.t, l.Lock(component, "b", job, "7", 0))
+		require.Error(tb.t, l.Lock(component, "b", job, "7", time.Hour))
 		require.Error(tb.t, l.Unlock(component, "b", job, "7"))
 		require.Error(tb.t, l.Enable(component, job))
 		_, err = l.Acquire(tb.t.Context(), as("b", "7"))
@@ -399,6 +399,12 @@ func TestTheObserverIsToldWhatHappens(t *testing.T) {
 					}
 				}
 				require.NotZero(t, e.Took+e.Held)
+				switch e.Call {
+				case "Lock", "Acquire", "Renew", "Release":
+					require.Equal(t, time.Hour, e.MaxDuration)
+				default:
+					require.Zero(t, e.MaxDuration)
+				}
 				if e.Err != nil && e.Kind != lock.Lost {
 					fails("lock: "+e.Call)(t, e.Err)
 				}
@@ -438,6 +444,32 @@ func TestWhatIsLostIsTheCauseThatIsObserved(t *testing.T) {
 			return e.Kind == lock.Lost && errors.Is(e.Err, lock.ErrLost) && e.Err == context.Cause(lease.Context())
 		})
 	}, 10*time.Second, time.Millisecond)
+}
+
+func TestTheObserverIsGivenTheContextOfTheCall(t *testing.T) {
+	type key struct{}
+	var told []string
+	l, err := lock.NewWith(newTable(t, engines[0]).DB, lock.Options{Observer: func(ctx context.Context, e lock.Event) {
+		told = append(told, fmt.Sprint(e.Call, " ", e.Kind, ": ", ctx.Value(key{})))
+	}})
+	require.NoError(t, err)
+	in := func(what string) context.Context { return context.WithValue(t.Context(), key{}, what) }
+
+	require.NoError(t, l.Lock(component, "a", job, "1", 0))
+	require.NoError(t, l.UnlockContext(in("a request"), component, "a", job, "1"))
+	lease, err := l.Acquire(in("a term"), as("a", "2"))
+	require.NoError(t, err)
+	require.NoError(t, lease.Renew(in("by hand")))
+	require.NoError(t, l.ForceRelease(in("an operator"), component, job, lock.Holder{ComponentID: "a", JobID: "2"}))
+	require.ErrorIs(t, lease.Renew(in("too late")), lock.ErrLost)
+	require.Equal(t, []string{
+		"Lock acquired: <nil>",
+		"Unlock released: a request",
+		"Acquire acquired: a term",
+		"Renew renewed: by hand",
+		"ForceRelease released: an operator",
+		"Renew lost: a term",
+	}, told)
 }
 
 func TestTheLoggerIsToldWhatHappens(t *testing.T) {

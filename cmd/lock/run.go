@@ -168,7 +168,7 @@ func (r *run) run(argv []string) error {
 		g.lasts = r.max - job.Margin + r.grace + reserve/2
 	}
 	o := r.options()
-	o.Observer = func(e lock.Event) {
+	o.Observer = func(_ context.Context, e lock.Event) {
 		g.observe(e)
 		r.report(e)
 	}

@@ -110,7 +110,7 @@ type worker struct {
 	token atomic.Int64 // of the last acquisition
 }
 
-func (w *worker) observe(e lock.Event) {
+func (w *worker) observe(_ context.Context, e lock.Event) {
 	if e.Call == "Lock" || e.Call == "Acquire" {
 		w.token.Store(e.Token)
 	}
