@@ -6,9 +6,12 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,7 +31,7 @@ func (a *app) statusCommand() *cobra.Command {
 which the table knows nothing is free.`,
 		Example: `lock status nightly-backup
 lock status nightly-backup --component shop --json`,
-		Args: cobra.ExactArgs(1),
+		Args: oneJob,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.ask(func(ctx context.Context, l *lock.Lock) error {
 				s, err := l.Status(ctx, component, args[0])
@@ -44,7 +47,7 @@ lock status nightly-backup --component shop --json`,
 			})
 		},
 	}
-	cmd.Annotations = exitStatuses(exitUsage, exitDatabase)
+	cmd.Annotations = exitStatuses(exitUsage, exitDatabase, exitInternal)
 	componentFlag(cmd, &component)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.ValidArgsFunction = a.completeJobs(&component)
@@ -54,7 +57,9 @@ lock status nightly-backup --component shop --json`,
 func statusWords(e entry) string {
 	state, _ := e.state()
 	words := fmt.Sprintf("%s: %s\n", jobWords(e.Component, e.Job), state)
-	if h := e.who(); h != nil {
+	if h := e.who(); h == nil {
+		words += "last    nobody yet\n"
+	} else {
 		title := "holder"
 		if !e.Held {
 			title = "last  "
@@ -74,7 +79,7 @@ func (a *app) switchCommand(on bool) *cobra.Command {
 		Long:  `Ends what "lock disable" began. Nothing happens to a job that is enabled.`,
 		Example: `lock enable nightly-backup
 lock enable nightly-backup --component shop`,
-		Args: cobra.ExactArgs(1),
+		Args: oneJob,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.ask(func(ctx context.Context, l *lock.Lock) error {
 				set, words := l.DisableContext, "disabled"
@@ -84,7 +89,12 @@ lock enable nightly-backup --component shop`,
 				if err := set(ctx, component, args[0]); err != nil {
 					return judge(err)
 				}
-				a.says.info(fmt.Sprintf("%s: %s", jobWords(component, args[0]), words))
+				name := jobWords(component, args[0])
+				if s, err := l.Status(ctx, component, args[0]); err == nil && entryOf(s).who() == nil {
+					a.says.warn(fmt.Sprintf("%s: %s; no such job has been run yet (lock list shows those that have)", name, words))
+					return nil
+				}
+				a.says.info(fmt.Sprintf("%s: %s", name, words))
 				return nil
 			})
 		},
@@ -115,7 +125,7 @@ A holder that is alive is not stopped at once: its lock run notices when it next
 both run. To stop a job, see "lock disable" and --stop-when-disabled.`,
 		Example: `lock status nightly-backup
 lock release nightly-backup --holder db3/4711/QX7RS2LB`,
-		Args: cobra.ExactArgs(1),
+		Args: oneJob,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if holderID == "" {
 				return usagef("--holder says whose lock is to be released (lock status shows it)")
@@ -162,13 +172,12 @@ They need the rights to SELECT, INSERT and UPDATE. A schema has to be there alre
 		Example: `lock init --db postgres:// | psql
 lock init --apply
 psql -c 'GRANT SELECT, INSERT, UPDATE ON locks TO the_service'`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			t, err := parseTarget(a.db)
+			t, err := a.target()
 			if err != nil {
-				return fail(exitUsage, err)
+				return err
 			}
-			a.says.hide(t.secrets...)
 			ddl, err := a.ddl(t)
 			if err != nil {
 				return err
@@ -182,7 +191,7 @@ psql -c 'GRANT SELECT, INSERT, UPDATE ON locks TO the_service'`,
 				return fail(exitDatabase, err)
 			}
 			defer db.Close()
-			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+			ctx, cancel := within(context.Background(), callTimeout)
 			defer cancel()
 			if _, err := db.ExecContext(ctx, ddl); err != nil {
 				return fail(exitDatabase, err)
@@ -239,13 +248,48 @@ type fileRecorder struct {
 
 func (r fileRecorder) Driver() driver.Driver { return r.driver }
 
+func (a *app) completionCommand() *cobra.Command {
+	shells := []string{"bash", "zsh", "fish"}
+	return &cobra.Command{
+		Use:   "completion SHELL",
+		Short: "print the completion for a shell: bash, zsh or fish",
+		Long:  `Prints a script with which the shell completes commands, flags, and the names of the jobs that the table has.`,
+		Example: `# bash, which needs the package bash-completion for it
+lock completion bash >/etc/bash_completion.d/lock
+
+# zsh
+lock completion zsh >"${fpath[1]}/_lock"
+
+# fish
+lock completion fish >~/.config/fish/completions/lock.fish`,
+		ValidArgs: shells,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 || !slices.Contains(shells, args[0]) {
+				return errors.New("for which shell? bash, zsh or fish")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root := cmd.Root()
+			print := func(w io.Writer) error { return root.GenBashCompletionV2(w, true) }
+			switch args[0] {
+			case "zsh":
+				print = root.GenZshCompletion
+			case "fish":
+				print = func(w io.Writer) error { return root.GenFishCompletion(w, true) }
+			}
+			return fail(exitInternal, print(a.out))
+		},
+	}
+}
+
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "show which release this is",
 		Long:    "Shows the release, the revision it was built from if that is known, the release of Go, and the system.",
 		Example: "lock version",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(a.out, versionWords())
 			return fail(exitInternal, err)

@@ -42,7 +42,7 @@ func TestAdministration(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, u user) {
 		require.Equal(t, "COMPONENT  JOB  STATE  HOLDER (LAST)  RUN  AGE\n", u.ok(t, "list"))
 		require.Equal(t, "[]\n", u.ok(t, "list", "--json"))
-		require.Equal(t, "default/new: free\n", u.ok(t, "status", "new"))
+		require.Equal(t, "default/new: free\nlast    nobody yet\n", u.ok(t, "status", "new"))
 		require.Equal(t, `{"component":"default","job":"new","held":false,"enabled":true}`+"\n", u.ok(t, "status", "new", "--json"))
 
 		p := u.start(t, "run", "--component", "shop", "--job", "backup", "--component-id", "server 1", "--job-id", "run 1", "--", "sh", "-c", wait)
@@ -74,10 +74,12 @@ $`, u.ok(t, "status", "backup", "--component", "shop"))
 		require.Contains(t, []int{143, exitLost}, p.exit(t), "it may have noticed")
 
 		u.ok(t, "enable", "backup", "--component", "shop")
-		u.ok(t, "enable", "a")
+		require.Equal(t, result{0, "", "lock: default/a: enabled; no such job has been run yet (lock list shows those that have)\n"}, u.do(t, "enable", "a"))
 		require.NotContains(t, u.ok(t, "list", "--component", "shop"), "default")
 		require.Equal(t, "a\n", strings.SplitAfter(u.do(t, "__complete", "status", "").stdout, ":")[0][:2])
 		require.Equal(t, 0, u.do(t, "__complete", "run", "--job", "").status)
+		require.Contains(t, u.do(t, "__complete", "run", "--if-held", "").stdout, "fail\nskip\n")
+		require.Contains(t, u.do(t, "__complete", "list", "--log", "").stdout, "text\njson\n")
 	})
 }
 
@@ -107,10 +109,10 @@ func TestWatchInAPipe(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, u user) {
 		p := u.start(t, "list", "--watch", "--interval", "20ms")
 		p.expect(t, "COMPONENT  JOB  STATE  HOLDER (LAST)  RUN  AGE")
-		u.ok(t, "disable", "x")
+		u.disable(t, "x")
 		p.expect(t, "COMPONENT  JOB  STATE     HOLDER (LAST)  RUN  AGE")
 		p.expect(t, "default    x    disabled  -              -    -")
-		u.ok(t, "enable", "x")
+		require.Zero(t, u.do(t, "enable", "x").status)
 		p.expect(t, "COMPONENT  JOB  STATE  HOLDER (LAST)  RUN  AGE")
 		p.expect(t, "default    x    free   -              -    -")
 		require.NoError(t, p.Process.Signal(syscall.SIGINT))
@@ -128,7 +130,7 @@ func TestWatchInAPipe(t *testing.T) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	for _, command := range []string{"", "run", "list", "status", "enable", "disable", "release", "init", "version"} {
+	for _, command := range []string{"", "run", "list", "status", "enable", "disable", "release", "init", "completion", "version"} {
 		text := u.ok(t, strings.Fields(command+" --help")...)
 		require.Equal(t, text, u.ok(t, strings.Fields("help "+command)...))
 		for _, title := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "ENVIRONMENT"} {
@@ -142,6 +144,7 @@ func TestHelp(t *testing.T) {
 		require.NotContains(t, text, u.env[len(u.env)-1], "what is in LOCK_DB stays there")
 	}
 	require.Equal(t, u.ok(t, "--help"), u.ok(t))
+	require.Equal(t, u.ok(t, "version"), u.ok(t, "--version"))
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		require.Contains(t, u.ok(t, "completion", shell), "lock")
 	}

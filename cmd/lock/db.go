@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,13 +22,13 @@ import (
 type target struct {
 	server  *pgx.ConnConfig // nil: it is a file
 	file    string
+	ours    bool // nobody has named the file
 	secrets []string
 }
 
 var (
 	serverSchemes = []string{"postgres", "postgresql", "cockroach", "cockroachdb"}
 	fileSchemes   = []string{"file", "sqlite"}
-	keyword       = regexp.MustCompile(`(?i)\b(host|user|password|dbname|port)\s*=`)
 )
 
 // parseTarget reads what --db or LOCK_DB says. Its errors never repeat that: what can't be read may hold a password anywhere.
@@ -38,8 +37,8 @@ func parseTarget(s string) (target, error) {
 	switch {
 	case s == "":
 		path, err := defaultFile()
-		return target{file: path}, err
-	case hasScheme && slices.Contains(serverSchemes, scheme):
+		return target{file: path, ours: true}, err
+	case hasScheme && slices.Contains(serverSchemes, scheme) && strings.HasPrefix(rest, "//"):
 		return parseServer("postgres:" + rest)
 	case hasScheme && slices.Contains(fileSchemes, scheme):
 		path, _, query := strings.Cut(rest, "?")
@@ -49,8 +48,9 @@ func parseTarget(s string) (target, error) {
 		return parseFile(strings.TrimPrefix(path, "//"))
 	case strings.Contains(s, "://"):
 		return target{}, fmt.Errorf("--db: it is a URL, but not one that begins with %s:// or the like", serverSchemes[0])
-	case keyword.MatchString(s):
-		return target{}, errors.New("--db: write it as a URL, postgres://user:password@host:port/database")
+	case !filepath.IsAbs(s) && !strings.HasPrefix(s, ".") && strings.ContainsAny(s, ":@="):
+		// A file of that name would be a lock that no other machine sees.
+		return target{}, errors.New("--db: write a server as a URL, postgres://user:password@host:port/database, and a file whose name has :, @ or = in it as ./name")
 	default:
 		return parseFile(s)
 	}
@@ -79,8 +79,13 @@ func parseServer(dsn string) (target, error) {
 		}
 	}
 	if t.server, err = pgx.ParseConfig(dsn); err != nil {
+		// It begins with the URL, as "cannot parse `…`: ".
+		why := err.Error()
+		if i := strings.LastIndex(why, "`: "); i >= 0 {
+			why = why[i+len("`: "):]
+		}
 		hidden := speaker{secrets: t.secrets}
-		return target{}, errors.New("--db: " + hidden.clean(err.Error()))
+		return target{}, errors.New("--db: the URL of the server: " + hidden.clean(why))
 	}
 	t.secrets = append(t.secrets, t.server.Password) // it may also come from PGPASSWORD or a file
 	if !u.Query().Has("connect_timeout") && os.Getenv("PGCONNECT_TIMEOUT") == "" {
@@ -110,7 +115,13 @@ func (t target) open() (*sql.DB, error) {
 	if t.server != nil {
 		db = stdlib.OpenDB(*t.server)
 	} else {
-		if err := os.MkdirAll(filepath.Dir(t.file), 0o700); err != nil {
+		// A folder that is not there may be a misspelt one, or a disk that is not mounted.
+		folder := filepath.Dir(t.file)
+		if t.ours {
+			if err := os.MkdirAll(folder, 0o700); err != nil {
+				return nil, err
+			}
+		} else if _, err := os.Stat(folder); err != nil {
 			return nil, err
 		}
 		u := url.URL{Scheme: "file", Path: t.file, RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)"}

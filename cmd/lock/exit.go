@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cloudtrust/go-jobs/lock"
 )
@@ -75,6 +76,14 @@ func judge(err error) error {
 	default:
 		return &failure{exitDatabase, err}
 	}
+}
+
+// bare is the library's error without the call and the job, where the message names these.
+func bare(err error) error {
+	if inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "lock: ") {
+		return inner
+	}
+	return err
 }
 
 func jobWords(component, job string) string { return visible(component) + "/" + visible(job) }

@@ -44,10 +44,10 @@ released, enabled or disabled. Ctrl-C ends it.`,
 		Example: `lock list
 lock list --watch
 lock list --json | jq -r '.[] | select(.held) | .job'`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error { return c.run() },
 	}
-	cmd.Annotations = exitStatuses(exitUsage, exitDatabase)
+	cmd.Annotations = exitStatuses(exitUsage, exitDatabase, exitInternal)
 	f := cmd.Flags()
 	f.StringVar(&c.component, "component", "", "only the locks of this `component`")
 	f.BoolVar(&c.json, "json", false, "print JSON: an array, and with --watch one on each line")
@@ -60,7 +60,9 @@ func (c *list) run() error {
 	if c.interval <= 0 {
 		return usagef("--interval %v: it has to be more than 0", c.interval)
 	}
-	l, done, err := c.connect(c.options())
+	connecting, connected := within(context.Background(), callTimeout)
+	l, done, err := c.connect(connecting, c.options())
+	connected()
 	if err != nil {
 		return err
 	}
@@ -77,10 +79,11 @@ func (c *list) run() error {
 		var unread error
 		switch {
 		case err != nil && ctx.Err() == nil: // it may come back
-			c.says.warn(judge(err).Error())
+			c.says.warn(c.says.words(&failure{exitDatabase, err}) + "; looking again")
 		case err == nil && onTerminal:
 			// In one write, so that it doesn't flicker: from the top, and what was below is deleted.
-			page := strings.ReplaceAll(c.format(all), "\n", "\x1b[K\n")
+			_, rows := size(os.Stdout)
+			page := strings.ReplaceAll(top(c.format(all), rows), "\n", "\x1b[K\n")
 			_, unread = fmt.Fprintf(c.out, "\x1b[H%s\x1b[J", page)
 		case err == nil && (shown == nil || !slices.EqualFunc(all, shown, entry.same)):
 			shown = append([]entry{}, all...)
@@ -100,7 +103,7 @@ func (c *list) run() error {
 
 // look reads the locks.
 func (c *list) look(ctx context.Context, l *lock.Lock) ([]entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := within(ctx, callTimeout)
 	defer cancel()
 	all, err := l.List(ctx)
 	entries := []entry{} // not null, in JSON
@@ -121,6 +124,15 @@ func (c *list) format(all []entry) string {
 		limit = min(limit, n)
 	}
 	return table(all, limit, colored(os.Stdout))
+}
+
+// top is as much of a table as fits on a screen, with the cursor in the line below.
+func top(table string, rows int) string {
+	lines := strings.SplitAfter(strings.TrimSuffix(table, "\n"), "\n")
+	if room := max(rows-1, 3); len(lines) > room {
+		return strings.Join(lines[:room-1], "") + fmt.Sprintf("… and %d more\n", len(lines)-room+1)
+	}
+	return table
 }
 
 // An entry is what is shown of a lock.

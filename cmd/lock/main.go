@@ -18,8 +18,11 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -60,12 +63,23 @@ lock list
 lock disable nightly-backup`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			return a.says.configure(a.log, a.verbose)
+		Version:       versionWords(),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return unknownCommand(cmd, args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.says.configure(a.log, a.verbose); err != nil {
+				return err
+			}
+			return noneEmpty(cmd)
 		},
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SuggestionsMinimumDistance = 2
 	f := root.PersistentFlags()
 	f.StringVar(&a.db, "db", os.Getenv("LOCK_DB"), "where the locks are: postgres://user@host/database, cockroach://…, or the `path` of an SQLite file (default: $LOCK_DB, or else a file in the user's state folder)")
 	f.Lookup("db").DefValue = "" // what is in LOCK_DB may hold a password, and is not for the help
@@ -75,21 +89,73 @@ lock disable nightly-backup`,
 	f.StringVar(&a.log, "log", "text", "the `format` of the messages on standard error: text or json, a line each")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "also tell what goes well")
 	root.AddCommand(a.runCommand(), a.listCommand(), a.statusCommand(), a.switchCommand(true), a.switchCommand(false),
-		a.releaseCommand(), a.initCommand(), a.versionCommand(), a.guardCommand())
+		a.releaseCommand(), a.initCommand(), a.completionCommand(), a.versionCommand(), a.guardCommand())
+	root.RegisterFlagCompletionFunc("log", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	root.SetHelpFunc(a.help)
 	root.SetHelpCommand(&cobra.Command{
 		Use:   "help [COMMAND]",
 		Short: "show the help of a command",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			about, _, err := cmd.Root().Find(args)
+			about, rest, err := cmd.Root().Find(args)
 			if err != nil {
 				return err
 			}
+			if len(rest) > 0 {
+				return unknownCommand(cmd.Root(), rest[0])
+			}
 			about.InitDefaultHelpFlag()
+			about.InitDefaultVersionFlag()
 			return about.Help()
 		},
 	})
 	return root
+}
+
+// unknownCommand is the error for a command that there is not.
+func unknownCommand(root *cobra.Command, name string) error {
+	err := fmt.Errorf("unknown command %s", echo(name))
+	if like := root.SuggestionsFor(name); len(like) > 0 {
+		err = fmt.Errorf("%w: is it %s?", err, strings.Join(like, " or "))
+	}
+	return err
+}
+
+// noneEmpty refuses flags that are there and say nothing: they come from a variable that is not set, or a command that has
+// failed, and to go on without a tick or a database would run the job everywhere.
+func noneEmpty(cmd *cobra.Command) error {
+	for _, name := range []string{"db", "table", "schema", "component", "component-id", "job", "job-id", "tick", "holder", "run"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return usagef("--%s is there, but empty", name)
+		}
+	}
+	return nil
+}
+
+// noArgs is for a command that has only flags.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s is too much: %s has only flags", echo(args[0]), cmd.CommandPath())
+	}
+	return nil
+}
+
+// echo quotes an argument that is out of place, unless it looks like the address of a database.
+func echo(arg string) string {
+	if strings.ContainsAny(arg, ":@=") {
+		return "(the address of a database? It belongs to --db)"
+	}
+	return strconv.Quote(arg)
+}
+
+// oneJob is for a command about a job.
+func oneJob(_ *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0 || args[0] == "":
+		return errors.New("which job? Its name is missing")
+	case len(args) > 1:
+		return fmt.Errorf("it is about one job, not %d", len(args))
+	}
+	return nil
 }
 
 // componentFlag adds --component.
@@ -101,34 +167,64 @@ func (a *app) options() lock.Options {
 	return lock.Options{Table: a.table, Schema: a.schema, NoDDL: a.noDDL}
 }
 
-// connect opens the database. The caller calls done when it needs it no more.
-func (a *app) connect(o lock.Options) (l *lock.Lock, done func(), err error) {
+// target reads which database it is about. From then on, the messages name it and keep its secrets.
+func (a *app) target() (target, error) {
 	t, err := parseTarget(a.db)
 	if err != nil {
-		return nil, nil, fail(exitUsage, err)
+		return t, fail(exitUsage, err)
 	}
 	a.says.hide(t.secrets...)
+	a.says.file = t.file
+	return t, nil
+}
+
+// connect opens the database within ctx. The caller calls done when it needs it no more.
+func (a *app) connect(ctx context.Context, o lock.Options) (l *lock.Lock, done func(), err error) {
+	t, err := a.target()
+	if err != nil {
+		return nil, nil, err
+	}
 	db, err := t.open()
 	if err != nil {
 		return nil, nil, fail(exitDatabase, err)
 	}
-	l, err = lock.NewWith(db, o)
-	if err != nil {
-		db.Close()
-		return nil, nil, fail(exitUsage, err)
+	made := make(chan error, 1)
+	var ready *lock.Lock
+	go func() {
+		var err error
+		ready, err = lock.NewWith(db, o) // it creates the table, for which a server may take any time
+		made <- err
+	}()
+	select {
+	case err := <-made:
+		if err != nil {
+			db.Close()
+			return nil, nil, fail(exitUsage, err)
+		}
+		return ready, func() { db.Close() }, nil
+	case <-ctx.Done():
+		return nil, nil, fail(exitDatabase, context.Cause(ctx))
 	}
-	return l, func() { db.Close() }, nil
+}
+
+// within is a context that lasts so long.
+func within(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, most, fmt.Errorf("no answer within %v", most))
 }
 
 // ask connects, and calls f with the time that there is for it.
 func (a *app) ask(f func(context.Context, *lock.Lock) error) error {
-	l, done, err := a.connect(a.options())
+	return a.askWithin(callTimeout, f)
+}
+
+func (a *app) askWithin(most time.Duration, f func(context.Context, *lock.Lock) error) error {
+	ctx, cancel := within(context.Background(), most)
+	defer cancel()
+	l, done, err := a.connect(ctx, a.options())
 	if err != nil {
 		return err
 	}
 	defer done()
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
 	return f(ctx, l)
 }
 
@@ -139,9 +235,7 @@ func (a *app) completeJobs(component *string) cobra.CompletionFunc {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		var names []string
-		err := a.ask(func(ctx context.Context, l *lock.Lock) error {
-			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-			defer cancel()
+		err := a.askWithin(5*time.Second, func(ctx context.Context, l *lock.Lock) error {
 			all, err := l.List(ctx)
 			for _, s := range all {
 				if s.ComponentName == *component && strings.HasPrefix(s.JobName, begun) {

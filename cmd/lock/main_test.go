@@ -26,7 +26,7 @@ import (
 )
 
 // patience is for how long a test waits for what should come at once.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 var (
 	binary  string // the command, as built
@@ -82,7 +82,7 @@ func onEachEngine(t *testing.T, test func(t *testing.T, u user)) {
 	})
 }
 
-func sqliteUser(t *testing.T) user { return userOf(t, filepath.Join(t.TempDir(), "new", "locks.db")) }
+func sqliteUser(t *testing.T) user { return userOf(t, filepath.Join(t.TempDir(), "locks.db")) }
 
 func postgresUser(t *testing.T) user {
 	s := postgres(t)
@@ -107,6 +107,9 @@ func postgres(t *testing.T) *pgtest.Server {
 func userOf(t *testing.T, db string) user {
 	return user{[]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=xterm", "LOCK_DB=" + db}}
 }
+
+// db is what LOCK_DB says.
+func (u user) db() string { return strings.TrimPrefix(u.env[3], "LOCK_DB=") }
 
 func (u user) with(env ...string) user { return user{append(append([]string{}, u.env...), env...)} }
 
@@ -142,6 +145,13 @@ func (u user) ok(t *testing.T, args ...string) string {
 	r := u.do(t, args...)
 	require.Equal(t, result{0, r.stdout, ""}, r)
 	return r.stdout
+}
+
+// disable disables a job that has never been run.
+func (u user) disable(t *testing.T, job string) {
+	t.Helper()
+	require.Equal(t, result{0, "", "lock: default/" + job + ": disabled; no such job has been run yet (lock list shows those that have)\n"},
+		u.do(t, "disable", job))
 }
 
 // A process is a command that runs. Its standard output comes line by line, and ends when the last process has gone that

@@ -70,7 +70,7 @@ With --tick, a run that a schedule asks for on several machines is made once, ev
 comes when the tick has been run already, or a later one, is refused. The names of the ticks have to be of one length and sort
 like the ticks, as dates do. A run whose command has failed has been made; one whose machine died has not.`,
 		Example: `# In the crontab of all five servers: one of them makes the backup.
-15 2 * * *  lock run --job nightly-backup --tick "$(date +\%F)" --if-held skip -- /opt/backup.sh --full
+15 2 * * *  lock run --job nightly-backup --tick "$(date -u +\%F)" --if-held skip -- /opt/backup.sh --full
 
 # Deploy after whoever else is deploying, but don't wait longer than ten minutes.
 lock run --job deploy --wait 10m --grace 1m --max 5m -- ./deploy.sh
@@ -106,6 +106,7 @@ while :; do lock run --job outbox --wait forever --max 30s -- ./drain; sleep 1; 
 	f.StringVar(&r.componentID, "component-id", "", "the `ID` by which the others see us (default: the host's name, the process, and something random)")
 	f.StringVar(&r.jobID, "job-id", "", "the `ID` of this run (default: something random). The two IDs together must never be used twice at once")
 	cmd.MarkFlagsMutuallyExclusive("tick", "job-id")
+	cmd.RegisterFlagCompletionFunc("if-held", cobra.FixedCompletions([]string{"fail", "skip"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("job", func(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 		return a.completeJobs(&r.component)(cmd, nil, begun)
 	})
@@ -173,7 +174,12 @@ func (r *run) run(argv []string) error {
 		r.report(e)
 	}
 	signals := catch()
-	l, done, err := r.connect(o)
+	r.says.about("component", job.ComponentName, "job", job.JobName, "component_id", job.ComponentID, "job_id", job.JobID)
+	ctx, settle := r.untilSignal(signals, callTimeout)
+	l, done, err := r.connect(ctx, o)
+	if stopped := settle(); stopped != nil {
+		return stopped
+	}
 	if err != nil {
 		return err
 	}
@@ -205,10 +211,9 @@ func (r *run) name() string { return jobWords(r.component, r.job) }
 // report tells a user who wants to know.
 func (r *run) report(e lock.Event) {
 	if e.Kind == lock.Failed && e.Call == "Renew" {
-		r.says.warn(fmt.Sprintf("%s: the lock could not be renewed, and will be tried again: %v", r.name(), e.Err))
+		r.says.warn(fmt.Sprintf("%s: the lock could not be renewed, and will be tried again: %v", r.name(), bare(e.Err)))
 	} else if e.Err == nil {
-		r.says.info(fmt.Sprintf("%s: %s", r.name(), e.Kind), slog.String("component", e.ComponentName), slog.String("job", e.JobName),
-			slog.String("component_id", e.ComponentID), slog.String("job_id", e.JobID), slog.Int64("token", e.Token))
+		r.says.info(fmt.Sprintf("%s: %s", r.name(), e.Kind), slog.Int64("token", e.Token))
 	}
 }
 
@@ -227,32 +232,48 @@ func catch() <-chan os.Signal {
 	return signals
 }
 
-// acquire acquires the lock, unless a signal comes first.
-func (r *run) acquire(l *lock.Lock, job lock.Job, signals <-chan os.Signal) (*lock.Lease, error) {
+// untilSignal returns a context that a signal ends, or the end of the time that there is, unless that is negative. The caller
+// calls settle when it needs neither any more; it returns the failure to end with if a signal has come.
+func (r *run) untilSignal(signals <-chan os.Signal, most time.Duration) (ctx context.Context, settle func() error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	acquired := make(chan struct{})
+	settled := make(chan struct{})
 	interrupted := make(chan error, 1)
 	var late <-chan time.Time
-	if job.Wait >= 0 {
-		late = time.After(job.Wait + callTimeout)
+	if most >= 0 {
+		late = time.After(most)
 	}
 	go func() {
 		defer close(interrupted)
 		select {
 		case sig := <-signals:
-			err := &failure{exitSignal + int(sig.(syscall.Signal)), fmt.Errorf("%s: ended by a signal (%v) before the command began", jobWords(job.ComponentName, job.JobName), sig)}
+			err := &failure{exitSignal + int(sig.(syscall.Signal)), fmt.Errorf("%s: ended by a signal (%v) before the command began", r.name(), sig)}
 			interrupted <- err
 			cancel(err)
 		case <-late:
-			cancel(nil)
-		case <-acquired:
+			cancel(fmt.Errorf("no answer within %v", most))
+		case <-settled:
 		}
 	}()
+	return ctx, func() error {
+		close(settled)
+		return <-interrupted
+	}
+}
+
+// acquire acquires the lock, unless a signal comes first.
+func (r *run) acquire(l *lock.Lock, job lock.Job, signals <-chan os.Signal) (*lock.Lease, error) {
+	most := time.Duration(-1)
+	if job.Wait >= 0 {
+		most = job.Wait + callTimeout
+	}
+	ctx, settle := r.untilSignal(signals, most)
 	at := job
 	at.Wait = 0
 	lease, err := l.Acquire(ctx, at)
 	if err != nil && job.Wait != 0 && worthWaiting(err) {
-		r.says.info(judge(err).Error() + "; waiting")
+		var f *failure
+		errors.As(judge(err), &f)
+		r.says.info(r.says.words(f) + "; waiting")
 		lease, err = l.Acquire(ctx, job)
 		if err == nil {
 			// The guard needs to know since when we have the lock, and what it has heard of is the whole wait.
@@ -261,8 +282,7 @@ func (r *run) acquire(l *lock.Lock, job lock.Job, signals <-chan os.Signal) (*lo
 			}
 		}
 	}
-	close(acquired)
-	stopped := <-interrupted
+	stopped := settle()
 	switch {
 	case stopped == nil:
 		return lease, err
@@ -416,7 +436,7 @@ func (r *run) release(lease *lock.Lease, status int, err error) error {
 	case cause != nil, errors.Is(released, lock.ErrLost):
 		return &failure{exitLost, fmt.Errorf("%s: %w: before the command ended (%d)", r.name(), lostFailure(errors.Join(cause, released)), status)}
 	case released != nil:
-		r.says.warn(fmt.Sprintf("%s: the command has ended, but its lock could not be released, and expires: %v", r.name(), released))
+		r.says.warn(fmt.Sprintf("%s: the command has ended, but its lock could not be released, and expires: %v", r.name(), bare(released)))
 	}
 	return nil
 }

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +26,8 @@ type speaker struct {
 	json    *slog.Logger // nil: text
 	verbose bool
 
+	file string // the database, if it is a file
+
 	mu      sync.Mutex
 	secrets []string
 }
@@ -38,6 +42,13 @@ func (s *speaker) configure(format string, verbose bool) error {
 		return usagef("--log %q: it is text or json", format)
 	}
 	return nil
+}
+
+// about adds to all messages in JSON what they are about.
+func (s *speaker) about(attrs ...any) {
+	if s.json != nil {
+		s.json = s.json.With(attrs...)
+	}
 }
 
 func (s *speaker) hide(secrets ...string) {
@@ -74,8 +85,16 @@ func (s *speaker) say(level slog.Level, msg string, attrs ...slog.Attr) {
 	fmt.Fprintln(s.w, name, msg)
 }
 
+// What a password may be in that nobody has told us of: the address of a database that was put in the wrong place.
+var (
+	login    = regexp.MustCompile(`://\S*@`)
+	password = regexp.MustCompile(`(?i)(password\s*=\s*)('[^']*'|[^\s&]+)`)
+)
+
 // clean makes one line of a message and takes the secrets out.
 func (s *speaker) clean(msg string) string {
+	msg = login.ReplaceAllString(msg, "://xxxxx@")
+	msg = password.ReplaceAllString(msg, "${1}xxxxx")
 	for _, secret := range s.secrets {
 		if secret != "" {
 			msg = strings.ReplaceAll(msg, secret, "xxxxx")
@@ -95,13 +114,22 @@ func (s *speaker) exit(err error, command string) int {
 		f = &failure{exitUsage, fmt.Errorf("%w (%s --help explains)", err, command)}
 	}
 	if f.err != nil {
-		words := f.err.Error()
-		if f.code == exitDatabase {
-			words = "the database: " + strings.TrimPrefix(strings.TrimPrefix(words, "lock: "), "List: ")
-		}
-		s.say(slog.LevelError, words, slog.Int("exit", f.code))
+		s.say(slog.LevelError, s.words(f), slog.Int("exit", f.code))
 	}
 	return f.code
+}
+
+// words are what is said of a failure.
+func (s *speaker) words(f *failure) string {
+	words := f.err.Error()
+	if f.code == exitDatabase {
+		words = strings.TrimPrefix(strings.TrimPrefix(words, "lock: "), "List: ")
+		if s.file != "" { // the error doesn't name it, as that of a server does
+			words = s.file + ": " + words
+		}
+		words = "the database: " + words
+	}
+	return words
 }
 
 const (
@@ -119,14 +147,17 @@ func colored(f *os.File) bool {
 
 // columns is the width of a terminal, 0 if f is none.
 func columns(f *os.File) int {
+	columns, _ := size(f)
+	return columns
+}
+
+// size is that of a terminal, 0 if f is none.
+func size(f *os.File) (columns, rows int) {
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	switch {
-	case err != nil:
-		return 0
-	case size.Col == 0: // it doesn't know
-		return 80
+	if err != nil {
+		return 0, 0
 	}
-	return int(size.Col)
+	return cmp.Or(int(size.Col), 80), cmp.Or(int(size.Row), 24) // 0: it doesn't know
 }
 
 // visible makes sure that a name does nothing to the terminal it is shown on.

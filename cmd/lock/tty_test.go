@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -154,7 +155,7 @@ func TestLostLockAtATerminal(t *testing.T) {
 			}
 			pipe, gone := watchFamily(t)
 			// The kernel hangs up when the leader of the session dies; that shall not be what ends them.
-			term := openTerminal(t, u.command("run", "--job", name, "--max", "2s", "--grace", "200ms", "--", "sh", "-c",
+			term := openTerminal(t, u.command("run", "--job", name, "--max", "6s", "--grace", "200ms", "--", "sh", "-c",
 				"trap '' TERM HUP; exec 3>$0; "+family+stay, pipe))
 			term.expect(t, "ready")
 			end(t, term)
@@ -169,7 +170,7 @@ func TestLostLockAtATerminal(t *testing.T) {
 func TestColors(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	u.ok(t, "disable", "x")
+	u.disable(t, "x")
 	show := func(u user, args ...string) string {
 		term := openTerminal(t, u.command(args...))
 		term.exit(t)
@@ -189,21 +190,39 @@ func TestColors(t *testing.T) {
 func TestWatchOnATerminal(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	u.ok(t, "disable", "x")
+	u.disable(t, "x")
 	term := openTerminal(t, u.with("NO_COLOR=1").command("list", "--watch", "--interval", "20ms"))
 	term.expect(t, "disabled")
 	require.NotContains(t, term.screen.String(), "free")
-	u.ok(t, "enable", "x")
+	require.Zero(t, u.do(t, "enable", "x").status)
 	term.expect(t, "free")
 	require.Regexp(t, regexp.MustCompile(`\x1b\[HCOMPONENT .*\x1b\[K\r\n`), term.screen.String(), "it is drawn over the last one")
 	term.keys.WriteString("\x03")
 	require.Equal(t, 0, term.exit(t))
 }
 
+// Of a table that is longer than the terminal, the top is shown, and nothing scrolls.
+func TestWatchOnASmallTerminal(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	for i := range 30 {
+		u.disable(t, fmt.Sprintf("job%02d", i))
+	}
+	term := openTerminal(t, u.with("NO_COLOR=1").command("list", "--watch", "--interval", "20ms"))
+	term.expect(t, "\x1b[J\x1b[H") // the second page
+	term.keys.WriteString("\x03")
+	require.Equal(t, 0, term.exit(t))
+	first, _, _ := strings.Cut(term.screen.String(), "\x1b[J")
+	require.Equal(t, 23, strings.Count(first, "\n"), "a line is left for the cursor: %q", first)
+	require.Contains(t, first, "job20")
+	require.NotContains(t, first, "job21")
+	require.Contains(t, first, "\n… and 9 more\x1b[K\r\n")
+}
+
 func TestTableFitsTheTerminal(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	u.ok(t, "disable", strings.Repeat("x", 200))
+	u.disable(t, strings.Repeat("x", 200))
 	term := openTerminal(t, u.with("NO_COLOR=1").command("list"))
 	require.Equal(t, 0, term.exit(t))
 	for line := range strings.Lines(term.screen.String()) {

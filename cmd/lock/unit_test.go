@@ -26,15 +26,16 @@ func TestTarget(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, time.Minute, target.server.ConnectTimeout)
 	require.Equal(t, "mine", target.server.RuntimeParams["application_name"])
-	for _, path := range []string{"/tmp/a?b#c %41.db", "sqlite:/tmp/a.db", "sqlite:///tmp/a.db", "file:/tmp/a.db", "file:///tmp/a.db"} {
+	for _, path := range []string{"/tmp/a?b#c %41.db", "/tmp/port=1:a@b.db", "sqlite:/tmp/a.db", "sqlite:///tmp/a.db", "file:/tmp/a.db", "file:///tmp/a.db"} {
 		target, err := parseTarget(path)
 		require.NoError(t, err, path)
-		if strings.Contains(path, ":") {
+		if !strings.HasPrefix(path, "/") {
 			path = "/tmp/a.db"
 		}
 		require.Equal(t, path, target.file)
 	}
-	for _, dsn := range []string{"mysql://u:geheim@h/d", "host=h password=geheim", "PASSWORD = geheim", ":memory:", "file::memory:", "sqlite:", "file:a.db?mode=ro"} {
+	for _, dsn := range []string{"mysql://u:geheim@h/d", "host=h password=geheim", "PASSWORD = geheim", "sslmode=require pass=geheim",
+		"u:geheim@h/d", "geheim@h", "h:5432/d", ":memory:", "file::memory:", "sqlite:", "file:a.db?mode=ro"} {
 		_, err := parseTarget(dsn)
 		require.Error(t, err, dsn)
 		require.NotContains(t, err.Error(), "geheim")
@@ -62,6 +63,10 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 		"postgres://127.0.0.1:1/d?user=u&password=geheim",
 		"postgres://127.0.0.1:1/geheim?password=geheim",
 		"postgres:u:geheim@127.0.0.1/d",
+		"postgres:/u:geheim:x@127.0.0.1/d",
+		"postgres://u:geheim@127.0.0.1/d?sslmode=bogus&a=`: geheim",
+		"u:geheim@127.0.0.1:1/d",
+		"sslmode=disable pass=geheim",
 		"Postgres://u:geheim@127.0.0.1:1/d",
 		" postgres://u:geheim@127.0.0.1:1/d",
 		"host=127.0.0.1 port=1 user=u password=geheim",
@@ -69,6 +74,11 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 	} {
 		t.Run("", func(t *testing.T) { // not with the password in its name
 			t.Parallel()
+			for _, args := range [][]string{{dsn}, {"list", dsn}, {"help", dsn}} { // --db is missing
+				r := userOf(t, "").do(t, args...)
+				require.Equal(t, exitUsage, r.status)
+				require.NotContains(t, strings.ToLower(r.stdout+r.stderr), "geheim", "%s %v", dsn, args)
+			}
 			for _, args := range [][]string{{"list"}, {"run", "--job", "x", "-v", "--log", "json", "--", "true"}} {
 				for _, r := range []result{userOf(t, dsn).do(t, args...), userOf(t, "").do(t, append([]string{"--db", dsn}, args...)...)} {
 					require.NotContains(t, strings.ToLower(r.stdout+r.stderr), "geheim", "%s %v", dsn, args)
@@ -80,6 +90,22 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 	}
 	r := userOf(t, "postgres://u@127.0.0.1:1/geheim").with("PGPASSWORD=geheim").do(t, "list")
 	require.NotContains(t, r.stderr, "geheim")
+}
+
+// Nor is one that is in a message for a reason of its own.
+func TestMessagesAreCleaned(t *testing.T) {
+	t.Parallel()
+	s := &speaker{secrets: []string{"geheim"}}
+	for msg, want := range map[string]string{
+		"a geheim\n\tb":                                "a xxxxx b",
+		`--wait "postgres://u:a/b@c@h:1/d": no`:        `--wait "postgres://xxxxx@h:1/d": no`,
+		"postgres://h/d?password=abc&user=u: no":       "postgres://h/d?password=xxxxx&user=u: no",
+		"host=h Password = 'a b' user=u":               "host=h Password = xxxxx user=u",
+		"failed to connect to `user=u`: 127.0.0.1: no": "failed to connect to `user=u`: 127.0.0.1: no",
+		"\x1b[2J": `\x1b[2J`,
+	} {
+		require.Equal(t, want, s.clean(msg))
+	}
 }
 
 func TestTable(t *testing.T) {

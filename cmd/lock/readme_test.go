@@ -1,0 +1,82 @@
+//go:build unix && !aix && !solaris
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/require"
+)
+
+func readme(t *testing.T) string {
+	text, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	return string(text)
+}
+
+// What the README shows is what is printed.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	text := readme(t)
+	for code, words := range statusHelp {
+		if code != exitSignal { // whose row is about lock run alone
+			row := fmt.Sprintf("\n| %d | %s |\n", code, words)
+			require.True(t, strings.Contains(strings.ReplaceAll(text, "`", ""), row), row)
+		}
+	}
+	shown := table([]entry{
+		{Component: "shop", Job: "deploy", Enabled: true, Last: &holder{ComponentID: "ci/88/5YPNQIJE", JobID: "LI6JROLL4OMSCSPAYLBZUWVHBQ", AgeSeconds: (80 * time.Hour).Seconds()}},
+		{Component: "shop", Job: "nightly-backup", Enabled: true, Held: true, Holder: &holder{ComponentID: "db3/4711/QX7RS2LB", JobID: "2026-11-23", AgeSeconds: 12}},
+		{Component: "shop", Job: "outbox", Last: &holder{ComponentID: "web1/207/PIV4EOO7", JobID: "4FTPX4XX2FYQPRAMVFRQIBCV5K", AgeSeconds: 250}},
+	}, tableWidth, false)
+	require.True(t, strings.Contains(text, "```\n$ lock list\n"+shown+"```\n"), shown)
+
+	flags := map[string]bool{"--help": true, "--full": true} // the latter is the backup's
+	var learn func(*cobra.Command)
+	learn = func(cmd *cobra.Command) {
+		for _, line := range strings.Split(cmd.LocalFlags().FlagUsages(), "\n") {
+			if name := regexp.MustCompile(`--[a-z-]+`).FindString(line); name != "" {
+				flags[name] = true
+			}
+		}
+		for _, c := range cmd.Commands() {
+			learn(c)
+		}
+	}
+	learn((&app{says: &speaker{}}).root())
+	for _, name := range regexp.MustCompile(`--[a-z][a-z-]+`).FindAllString(text, -1) {
+		require.True(t, flags[name], "%s: there is no such flag", name)
+	}
+}
+
+// The crontab's line, on five servers.
+func TestReadmeCrontab(t *testing.T) {
+	t.Parallel()
+	line := regexp.MustCompile(`(?m)^15 2 \* \* \*  (.*)$`).FindStringSubmatch(readme(t))
+	require.NotNil(t, line)
+	require.NotRegexp(t, `[^\\]%`, line[1], "cron would end the line there")
+	script := strings.ReplaceAll(line[1], `\%`, "%")
+	script = strings.Replace(script, "/opt/backup.sh --full", `sh -c 'echo "$LOCK_JOB_ID"'`, 1)
+
+	bin := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "date"), []byte("#!/bin/sh\n[ \"$*\" = '-u +%F' ] && echo 2026-11-23\n"), 0o700))
+	require.NoError(t, os.Symlink(binary, filepath.Join(bin, "lock")))
+	u := sqliteUser(t).with("PATH=" + bin + ":" + os.Getenv("PATH"))
+	var made string
+	for range 5 {
+		cmd := exec.Command("/bin/sh", "-c", script)
+		cmd.Env = u.env
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, string(out))
+		made += string(out)
+	}
+	require.Equal(t, "2026-11-23\n", made)
+}
