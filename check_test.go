@@ -75,11 +75,23 @@ func TestACheckNeedsATransaction(t *testing.T) {
 		require.NoError(t, err)
 		defer conn.Close()
 		for name, none := range map[string]lock.Transaction{
-			"DB": tb.DB, "Conn": conn, "type that embeds DB": struct{ *sql.DB }{tb.DB},
+			"DB": tb.DB, "Conn": conn, "type that embeds DB": struct{ *sql.DB }{tb.DB}, "DB with a BeginTx of its own": wrapper{tb.DB},
 		} {
 			err := lease.Check(t.Context(), none)
 			require.ErrorContains(t, err, "not a transaction", name)
 			require.NotErrorIs(t, err, lock.ErrLost)
+		}
+		var nothing *sql.Tx
+		for _, none := range []lock.Transaction{nil, nothing} {
+			err := lease.Check(t.Context(), none)
+			require.ErrorContains(t, err, "no transaction")
+			require.NotErrorIs(t, err, lock.ErrLost)
+		}
+		for name, some := range map[string]lock.Transaction{
+			"type that embeds Tx": struct{ *sql.Tx }{inTx(t, tb.DB)}, "Tx that nests": nesting{inTx(t, tb.DB)},
+		} {
+			require.NoError(t, lease.Check(t.Context(), some), name)
+			require.NoError(t, some.(interface{ Rollback() error }).Rollback())
 		}
 	})
 	t.Run("memory", func(t *testing.T) {
@@ -90,6 +102,16 @@ func TestACheckNeedsATransaction(t *testing.T) {
 		require.NotErrorIs(t, err, lock.ErrLost)
 	})
 }
+
+// wrapper begins transactions in a way of its own, as the pool of an ORM does.
+type wrapper struct{ *sql.DB }
+
+func (w wrapper) BeginTx(context.Context) (wrapper, error) { return w, nil }
+
+// nesting is a transaction within which others can be begun.
+type nesting struct{ *sql.Tx }
+
+func (n nesting) BeginTx(context.Context, *sql.TxOptions) (nesting, error) { return n, nil }
 
 func TestACheckWhoseTransactionIsOver(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e engine) {

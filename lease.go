@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"sync"
 	"time"
 )
@@ -456,9 +457,11 @@ func (le *Lease) Check(ctx context.Context, tx Transaction) error {
 	if !ok {
 		return id.fail(errors.New("there is no database"))
 	}
-	if _, ok := tx.(interface {
-		BeginTx(context.Context, *sql.TxOptions) (*sql.Tx, error)
-	}); ok {
+	if absent(tx) {
+		return id.fail(errors.New("there is no transaction: it is nil"))
+	}
+	// What can begin a transaction is none, unless it can end one, too. The signatures of those that wrap *sql.DB differ.
+	if _, begins := reflect.TypeOf(tx).MethodByName("BeginTx"); begins && !isTransaction(tx) {
 		return id.fail(fmt.Errorf("a %T is not a transaction: nothing would be locked", tx))
 	}
 	for {

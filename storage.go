@@ -73,7 +73,7 @@ func queryRow(ctx context.Context, s Storage, query string, args ...interface{})
 
 // absent says whether there is no database behind s: services hand over a nil Storage, or a nil *sql.DB, where theirs is
 // switched off.
-func absent(s Storage) bool {
+func absent(s any) bool {
 	if s == nil {
 		return true
 	}
@@ -81,7 +81,7 @@ func absent(s Storage) bool {
 	return v.Kind() == reflect.Pointer && v.IsNil()
 }
 
-func isTransaction(s Storage) bool {
+func isTransaction(s any) bool {
 	_, ok := s.(interface {
 		Commit() error
 		Rollback() error
