@@ -222,7 +222,39 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 			}
 		}
 	}
-	return short, prefix, returns[n]
+	return withoutOthers(short), prefix, returns[n]
+}
+
+// withoutOthers leaves out the runs that have nothing to do with it, each with all that concerns it, and Enable and Disable, as if they
+// had never been. What is left must still be refused, for its last answer and not before that.
+func withoutOthers(ops []Op) []Op {
+	var last Op
+	var before int64 // when the answer before the last one was there
+	for _, o := range ops {
+		switch {
+		case o.Return == forever:
+		case o.Return > last.Return:
+			before, last = last.Return, o
+		default:
+			before = max(before, o.Return)
+		}
+	}
+	if last.Result == Nothing || last.Result == Lost || last.Result == JobDisabled || last.Kind == Status {
+		return ops // these may be refused for want of what is left out
+	}
+	tried := map[string]bool{last.Owner: true}
+	for _, of := range ops {
+		owner := of.Owner // "" of Enable and Disable
+		if tried[owner] || owner != "" && slices.ContainsFunc(ops, func(o Op) bool { return o.Owner != owner && o.Holder == owner }) {
+			continue
+		}
+		tried[owner] = true
+		rest := slices.DeleteFunc(slices.Clone(ops), func(o Op) bool { return o.Owner == owner && o.Kind != Status })
+		if illegal(rest) && !illegal(until(rest, before)) {
+			ops = rest
+		}
+	}
+	return ops
 }
 
 // until is the history as it was at a time: what had not returned is unknown, and what only looked hasn't happened.
@@ -261,12 +293,37 @@ func (v Violation) Print(w io.Writer, dir string) {
 		fmt.Fprintf(w, "\t%10.3f ms to %-12s client %-4d %v\n", float64(o.Call-first)/1e6, until, o.Client, o)
 	}
 	path := filepath.Join(dir, "violation-"+strings.NewReplacer("/", "-", " ", "-").Replace(v.Job)+".html")
-	_, info := porcupine.CheckOperationsVerbose(model, operations(v.History), checkTimeout)
+	_, info := porcupine.CheckOperationsVerbose(model, drawn(v.History), checkTimeout)
 	if err := porcupine.VisualizePath(model, info, path); err != nil {
 		fmt.Fprintln(w, "no picture:", err)
 		return
 	}
 	fmt.Fprintln(w, "A picture of it:", path)
+}
+
+// drawn is a history as the picture shows it well: it has a line for every number of a client up to the largest, so these are
+// counted from 0; times are from the first call; and the details are beside what is in a box.
+func drawn(ops []Op) []porcupine.Operation {
+	lines := map[int]int{}
+	all := operations(ops)
+	first := ops[0].Call
+	for i := range all {
+		o := &all[i]
+		op := o.Input.(Op)
+		client := fmt.Sprintf("client %d: %v", op.Client, op)
+		if op.Kind == end {
+			op.Client, client = -1, "the end of the history" // a line of its own
+		}
+		if _, ok := lines[op.Client]; !ok {
+			lines[op.Client] = len(lines)
+		}
+		o.ClientId, o.Metadata = lines[op.Client], client
+		o.Call -= first
+		if o.Return != forever {
+			o.Return -= first
+		}
+	}
+	return all
 }
 
 // Add makes the sum of two verdicts.

@@ -4,6 +4,7 @@ package torture
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -168,8 +169,11 @@ func (c *cluster) addStandby(synchronous bool, more ...string) (err error) {
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			var ready bool
 			err := db.QueryRow("SELECT EXISTS (SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = $1)", state).Scan(&ready)
-			if ready || time.Now().After(deadline) {
-				return err
+			if ready {
+				return nil
+			}
+			if time.Now().After(deadline) {
+				return errors.Join(fmt.Errorf("the standby is not %s within 20 s", state), err)
 			}
 		}
 	})

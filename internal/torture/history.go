@@ -13,6 +13,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -87,6 +88,15 @@ type Op struct {
 const forever = math.MaxInt64
 
 func (o Op) open() bool { return o.Result == "" || o.Result == Unknown }
+
+// short is what fits into a box of the picture.
+func (o Op) short() string {
+	s := strings.TrimSpace(fmt.Sprintf("%s %s", o.Kind, o.Owner))
+	if o.Result == Refused {
+		return s + ": held by " + o.Holder
+	}
+	return s + ": " + string(o.Result)
+}
 
 func (o Op) String() string {
 	s := fmt.Sprintf("%-12s %-14s %-9s", o.Kind, o.Owner, o.Result)

@@ -174,7 +174,7 @@ var model = porcupine.Model{
 		ok, next := state.(row).step(input.(Op))
 		return ok, next
 	},
-	DescribeOperation: func(input, _ any) string { return input.(Op).String() },
+	DescribeOperation: func(input, _ any) string { return input.(Op).short() },
 	DescribeState: func(state any) string {
 		r := state.(row)
 		if r.over {

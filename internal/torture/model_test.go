@@ -3,6 +3,7 @@
 package torture
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,6 +90,28 @@ func TestTheModel(t *testing.T) {
 			}
 			require.Len(t, v.Violations, 1)
 			require.NotNil(t, v.Violations[0].History)
+		})
+	}
+}
+
+// TestAViolationIsShort: what is printed has in it only what is needed to see it, and what an answer refers to.
+func TestAViolationIsShort(t *testing.T) {
+	// It takes so long that there is no moment at which nobody else is at work.
+	enable := at(24, Op{Kind: Enable, Result: OK})
+	enable.Return = 65e6
+	others := []Op{granted(10, "a/1"), refused(12, "b/1", "a/1", 10), unlocked(20, "a/1"), at(22, Op{Kind: Disable, Result: OK}), enable,
+		granted(30, "c/1"), at(44, Op{Kind: Force, Owner: "c/1", Result: OK})}
+	for _, test := range []struct {
+		name     string
+		violated []Op
+	}{
+		{"two at once", []Op{granted(50, "d/1"), granted(70, "e/1")}},
+		{"a refusal by one whose time is over", []Op{granted(50, "d/1"), refused(160, "e/1", "d/1", 50)}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			v := Check(slices.Concat(others, test.violated), nil)
+			require.Len(t, v.Violations, 1)
+			require.Equal(t, test.violated, v.Violations[0].History)
 		})
 	}
 }

@@ -199,17 +199,21 @@ func (n *nemesis) transaction(ctx context.Context, statement string) error {
 }
 
 // run injects one fault after another, of all kinds in turn: those of the server, or all others. When the primary is to be
-// replaced, that happens in the middle.
+// replaced, that happens in the middle, or if the faults before take too long, at the end.
 func (n *nemesis) run(ctx context.Context, d time.Duration, server bool) {
 	failOver := time.Now().Add(d / 2)
 	order := n.r.Perm(len(faults))
-	for i := 0; ctx.Err() == nil; i++ {
-		if server && n.c.standby != nil && time.Now().After(failOver) {
+	for i := 0; ; i++ {
+		over := ctx.Err() != nil
+		if server && n.c.standby != nil && (over || time.Now().After(failOver)) {
 			if err := n.c.failOver(); err != nil {
 				n.report("failover: %v", err)
 				return
 			}
 			n.counts.add("failover to the synchronous standby")
+		}
+		if over {
+			return
 		}
 		f := faults[order[i%len(order)]]
 		if f.server != server || f.alone && server && n.c.standby != nil {

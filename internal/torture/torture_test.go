@@ -99,6 +99,7 @@ func TestTheCheckerFindsTheGuilty(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
 			o.Variant, o.Jobs, o.Round, o.StopEarly, o.Duration = name, 6, 2*time.Second, true, 45*time.Second
+			o.Operations = 6_000 // on a machine that is busy, too
 			o.Out = io.Discard
 			report := torture(t, o)
 			require.NotEmpty(t, report.Violations, "%d operations and nothing was found", report.Operations)

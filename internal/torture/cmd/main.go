@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -33,7 +34,7 @@ func main() {
 	flag.Uint64Var(&o.Seed, "seed", 1, "of the random choices")
 	flag.StringVar(&o.Variant, "variant", "", "which clients: \"\" for the library, or one of those that must be found guilty")
 	flag.BoolVar(&o.StopEarly, "stop", false, "stop at the first violation")
-	flag.StringVar(&o.Dir, "dir", "", "where to leave what is found; \"\" means a new folder for temporary files")
+	flag.StringVar(&o.Dir, "dir", "", "an empty folder, for what is found; \"\" means a new one for temporary files")
 	skew := flag.Bool("skew", true, "build a client whose clock is wrong, for half of the processes")
 	flag.Parse()
 	if err := run(o, *skew); err != nil {
@@ -54,6 +55,9 @@ func run(o torture.Options, skew bool) (err error) {
 		}
 	} else if err := os.MkdirAll(o.Dir, 0o777); err != nil {
 		return err
+	}
+	if found, err := os.ReadDir(o.Dir); err != nil || len(found) > 0 {
+		return errors.Join(fmt.Errorf("the folder %s is not empty: the histories in it would be taken for this run's", o.Dir), err)
 	}
 	if skew {
 		if o.Skewed, err = torture.BuildSkewed(o.Dir, "github.com/cloudtrust/go-jobs/lock/internal/torture/cmd"); err != nil {
