@@ -1,0 +1,82 @@
+package compat_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/stretchr/testify/require"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	gormpostgres "gorm.io/driver/postgres"
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
+
+	"github.com/cloudtrust/go-jobs/lock"
+)
+
+// TestBunPutsInTheArgumentsItself: what bun adds to *sql.DB and *sql.Tx takes the arguments for its own placeholders, and leaves $1
+// without one. What it wraps has to be handed over.
+func TestBunPutsInTheArgumentsItself(t *testing.T) {
+	ctx := patient(t)
+	db := bun.NewDB(newDatabase(t).open(t, "pgx"), pgdialect.New())
+	require.ErrorContains(t, lock.New(db).Lock("shop", "a", "job", "1", time.Hour), "expected 5 arguments, got 0")
+
+	lease, err := lock.New(db.DB).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job", MaxDuration: time.Hour})
+	require.NoError(t, err)
+	tx, err := db.BeginTx(ctx, nil)
+	require.NoError(t, err)
+	defer tx.Rollback()
+	require.ErrorContains(t, lease.Check(ctx, tx), "expected 6 arguments, got 0")
+}
+
+// TestCheckRefusesWhatIsNoTransaction, since it would lock the row for no longer than its own statement takes.
+func TestCheckRefusesWhatIsNoTransaction(t *testing.T) {
+	ctx := patient(t)
+	p := newDatabase(t)
+	db := openSQLX(t, p)
+	lease, err := lock.New(db).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job", MaxDuration: time.Hour})
+	require.NoError(t, err)
+	require.ErrorContains(t, lease.Check(ctx, db), "a *sqlx.DB is not a transaction")
+	require.ErrorContains(t, lease.Check(ctx, db.DB), "a *sql.DB is not a transaction")
+	require.ErrorContains(t, lease.Check(ctx, bun.NewDB(db.DB, pgdialect.New())), "a *bun.DB is not a transaction")
+
+	gdb, err := gorm.Open(gormpostgres.Open(p.dsn()), &gorm.Config{PrepareStmt: true, Logger: logger.Discard})
+	require.NoError(t, err)
+	pool, err := gdb.DB()
+	require.NoError(t, err)
+	keep(t, pool)
+	require.ErrorContains(t, lease.Check(ctx, gdb.Statement.ConnPool), "a *gorm.PreparedStmtDB is not a transaction")
+}
+
+// TestAPoolOfOneConnection: a renewal waits for the job's transaction to give the connection back, and the job for the renewal.
+func TestAPoolOfOneConnection(t *testing.T) {
+	ctx := patient(t)
+	pool, err := pgxpool.New(ctx, newDatabase(t).dsn("pool_max_conns=1"))
+	require.NoError(t, err)
+	defer pool.Close()
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	job := lock.Job{ComponentName: "shop", JobName: "job", MaxDuration: time.Hour}
+	lease, err := lock.New(db).Acquire(ctx, job)
+	require.NoError(t, err)
+	_, err = pool.Exec(ctx, "SELECT 1") // pgx's own, beside the lease
+	require.NoError(t, err)
+
+	tx, err := db.BeginTx(ctx, nil)
+	require.NoError(t, err)
+	renewed := make(chan error)
+	go func() { renewed <- lease.Renew(ctx) }()
+	_, err = tx.ExecContext(ctx, "SELECT 1")
+	require.NoError(t, err)
+	require.NoError(t, lease.Check(ctx, tx))
+	select {
+	case err := <-renewed:
+		t.Fatalf("renewed without a connection: %v", err)
+	default:
+	}
+	require.NoError(t, tx.Commit())
+	require.NoError(t, <-renewed)
+	require.NoError(t, lease.Release(ctx))
+}

@@ -1,0 +1,14 @@
+-- +goose Up
+CREATE TABLE IF NOT EXISTS locks (
+	component_name TEXT,
+	component_id TEXT,
+	job_name TEXT,
+	job_id TEXT,
+	enabled BOOL,
+	status TEXT,
+	lock_time TIMESTAMP,
+	PRIMARY KEY (component_name, job_name)
+);
+
+-- +goose Down
+DROP TABLE IF EXISTS locks;
