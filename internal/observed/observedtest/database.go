@@ -1,0 +1,86 @@
+// Package observedtest has a database for tests of observers, in bubbles of package synctest.
+package observedtest
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"modernc.org/sqlite"
+
+	"github.com/cloudtrust/go-jobs/lock"
+)
+
+func init() {
+	d := &sqlite.Driver{}
+	d.MustRegisterScalarFunction("unixepoch", 1, unixepoch)
+	sql.Register("sqlite with the clock of package time", d)
+}
+
+// unixepoch replaces SQLite's, so that a bubble of package synctest has a database with the bubble's clock.
+func unixepoch(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
+	s, ok := args[0].(string)
+	switch {
+	case !ok:
+		return nil, errors.New("unixepoch wants a text")
+	case s == "subsec":
+		return float64(time.Now().UnixMilli()) / 1000, nil
+	}
+	for _, layout := range []string{"2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05"} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.Unix(), nil
+		}
+	}
+	return nil, nil
+}
+
+// Database is a Storage whose statements each take some time, and hang while Hung.
+type Database struct {
+	*sql.DB
+	Takes time.Duration
+	Hung  atomic.Bool
+}
+
+// Open returns a Database of the test's own, in SQLite.
+func Open(t testing.TB) *Database {
+	db, err := sql.Open("sqlite with the clock of package time",
+		"file:"+filepath.Join(t.TempDir(), "locks.db")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return &Database{DB: db}
+}
+
+func (d *Database) pause(ctx context.Context) {
+	time.Sleep(d.Takes)
+	if d.Hung.Load() {
+		<-ctx.Done()
+	}
+}
+
+func (d *Database) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	d.pause(ctx)
+	return d.DB.QueryRowContext(ctx, query, args...)
+}
+
+func (d *Database) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	d.pause(ctx)
+	return d.DB.ExecContext(ctx, query, args...)
+}
+
+// Observed returns a Lock on the database.
+func (d *Database) Observed(t testing.TB, observer func(context.Context, lock.Event)) *lock.Lock {
+	l, err := lock.NewWith(d, lock.Options{Observer: observer})
+	require.NoError(t, err)
+	return l
+}
+
+func (d *Database) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	d.pause(ctx)
+	return d.DB.QueryContext(ctx, query, args...)
+}

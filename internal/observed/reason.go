@@ -1,0 +1,62 @@
+package observed
+
+import (
+	"context"
+	"errors"
+
+	"github.com/cloudtrust/go-jobs/lock"
+)
+
+// Why a call was refused, or failed, or a lease lost.
+const (
+	Held           = "held"        // by another
+	Disabled       = "disabled"    // the job
+	AlreadyRun     = "already_run" // the tick, or too short a while ago
+	Lost           = "lost"        // Unlock or Release, when another has taken over
+	Other          = "other"       // a lease that was not renewed in time, or released by force
+	UnknownOutcome = "unknown_outcome"
+	Cancelled      = "cancelled"
+	Timeout        = "timeout"
+)
+
+// Refusal is the reason of an event of the kind Refused.
+func Refusal(e lock.Event) string {
+	switch {
+	case e.Call == "Unlock", e.Call == "Release":
+		return Lost // by the caller, who thought to have it
+	case is[*lock.ErrDisabled](e.Err):
+		return Disabled
+	case is[*lock.ErrAlreadyRun](e.Err):
+		return AlreadyRun
+	}
+	return Held
+}
+
+// Loss is the reason of an event of the kind Lost.
+func Loss(e lock.Event) string {
+	switch {
+	case is[*lock.ErrUnauthorised](e.Err):
+		return Held
+	case is[*lock.ErrDisabled](e.Err):
+		return Disabled
+	}
+	return Other
+}
+
+// Failure is the reason of an event of the kind Failed, or "".
+func Failure(e lock.Event) string {
+	switch {
+	case errors.Is(e.Err, lock.ErrOutcomeUnknown):
+		return UnknownOutcome
+	case errors.Is(e.Err, context.Canceled):
+		return Cancelled
+	case errors.Is(e.Err, context.DeadlineExceeded):
+		return Timeout
+	}
+	return ""
+}
+
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}

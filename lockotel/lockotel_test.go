@@ -1,0 +1,690 @@
+package lockotel_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/observed/observedtest"
+	"github.com/cloudtrust/go-jobs/lock/lockotel"
+)
+
+// telemetry is an SDK that keeps what it is told.
+type telemetry struct {
+	t      testing.TB
+	begun  time.Time
+	reader *sdkmetric.ManualReader
+	meters *sdkmetric.MeterProvider
+	spans  *tracetest.SpanRecorder
+	traces *sdktrace.TracerProvider
+}
+
+func newTelemetry(t testing.TB) *telemetry {
+	s := &telemetry{t: t, begun: time.Now(), reader: sdkmetric.NewManualReader(), spans: tracetest.NewSpanRecorder()}
+	s.meters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(s.reader))
+	s.traces = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(s.spans))
+	return s
+}
+
+func (s *telemetry) observer() *lockotel.Observer {
+	o, err := lockotel.New(lockotel.Options{MeterProvider: s.meters, TracerProvider: s.traces})
+	require.NoError(s.t, err)
+	return o
+}
+
+// in is a context in a span of the caller's, and what ends that.
+func (s *telemetry) in(name string) (context.Context, func()) {
+	ctx, span := s.traces.Tracer("the program").Start(s.t.Context(), name)
+	return ctx, func() { span.End() }
+}
+
+func (s *telemetry) scopes() []metricdata.ScopeMetrics {
+	var all metricdata.ResourceMetrics
+	require.NoError(s.t, s.reader.Collect(s.t.Context(), &all))
+	return all.ScopeMetrics
+}
+
+// metrics is a line for each point of each metric.
+func (s *telemetry) metrics() string {
+	var lines []string
+	for _, scope := range s.scopes() {
+		for _, m := range scope.Metrics {
+			add := func(set attribute.Set, value string) {
+				lines = append(lines, fmt.Sprintf("%s %s %s", m.Name, attributes(set.ToSlice()), value))
+			}
+			switch data := m.Data.(type) {
+			case metricdata.Histogram[float64]:
+				for _, p := range data.DataPoints {
+					add(p.Attributes, fmt.Sprintf("count=%d sum=%v%s", p.Count, p.Sum, m.Unit))
+				}
+			case metricdata.Sum[int64]:
+				for _, p := range data.DataPoints {
+					add(p.Attributes, fmt.Sprint(p.Value, m.Unit))
+				}
+			case metricdata.Gauge[float64]:
+				for _, p := range data.DataPoints {
+					add(p.Attributes, fmt.Sprint(p.Value, m.Unit))
+				}
+			default:
+				require.Fail(s.t, "another type", "%T", data)
+			}
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// tree is a line for each span, beneath its parent.
+func (s *telemetry) tree() string {
+	all := s.spans.Ended()
+	slices.SortStableFunc(all, func(a, b sdktrace.ReadOnlySpan) int { return a.StartTime().Compare(b.StartTime()) })
+	var b strings.Builder
+	var write func(parent trace.SpanID, indent string)
+	write = func(parent trace.SpanID, indent string) {
+		for _, span := range all {
+			if span.Parent().SpanID() != parent {
+				continue
+			}
+			line := fmt.Sprintf("%s%s at %v for %v %s", indent, span.Name(), span.StartTime().Sub(s.begun),
+				span.EndTime().Sub(span.StartTime()), attributes(span.Attributes()))
+			if span.Status().Code != codes.Unset {
+				line += fmt.Sprintf(" %s: %s", span.Status().Code, span.Status().Description)
+			}
+			b.WriteString(strings.TrimSuffix(line, " {}") + "\n")
+			write(span.SpanContext().SpanID(), indent+"  ")
+		}
+	}
+	write(trace.SpanID{}, "")
+	return b.String()
+}
+
+func attributes(all []attribute.KeyValue) string {
+	all = slices.Clone(all)
+	slices.SortFunc(all, func(a, b attribute.KeyValue) int { return cmp.Compare(a.Key, b.Key) })
+	var pairs []string
+	for _, a := range all {
+		pairs = append(pairs, string(a.Key)+"="+a.Value.String())
+	}
+	return "{" + strings.Join(pairs, " ") + "}"
+}
+
+// ended are the spans of a name.
+func (s *telemetry) ended(name string) (all []sdktrace.ReadOnlySpan) {
+	for _, span := range s.spans.Ended() {
+		if span.Name() == name {
+			all = append(all, span)
+		}
+	}
+	return all
+}
+
+func job(id string) lock.Job {
+	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id, MaxDuration: 30 * time.Second}
+}
+
+// TestTheSampleInTheREADMEIsReal runs what the README says.
+func TestTheSampleInTheREADMEIsReal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := observedtest.Open(t)
+		other := db.Observed(t, nil)
+		s := newTelemetry(t)
+		l := db.Observed(t, s.observer().Observe)
+		db.Takes = 2 * time.Millisecond
+
+		// An instance dies, and this one takes over when the lock has expired.
+		died, cancel := context.WithCancel(t.Context())
+		_, err := other.Acquire(died, job("instance-1"))
+		require.NoError(t, err)
+		cancel()
+		ctx, end := s.in("nightly")
+		require.Error(t, l.Run(ctx, job("instance-2"), nil))
+		time.Sleep(time.Minute)
+		require.NoError(t, l.Run(ctx, job("instance-2"), func(ctx context.Context) error {
+			_, span := s.traces.Tracer("the program").Start(ctx, "dump")
+			time.Sleep(25 * time.Second)
+			span.End()
+			return nil
+		}))
+		end()
+		// Somebody releases the lock of the next run by force.
+		ctx, end = s.in("nightly")
+		require.ErrorIs(t, l.Run(ctx, job("instance-2"), func(ctx context.Context) error {
+			held, err := other.Status(t.Context(), "shop", "backup")
+			require.NoError(t, err)
+			require.NoError(t, other.ForceRelease(t.Context(), "shop", "backup", held.Holder))
+			<-ctx.Done()
+			return nil
+		}), lock.ErrLost)
+		end()
+
+		everywhere := regexp.MustCompile(`lock\.(component|job)\.(name|id)=[^ }]+ ?`)
+		sample := everywhere.ReplaceAllString(s.tree()+"\n"+s.metrics(), "")
+		requireSample(t, regexp.MustCompile(` ?\{ ?\}| (})`).ReplaceAllString(sample, "$1"))
+	})
+}
+
+var update = flag.Bool("update", false, "write the sample to the README")
+
+// requireSample makes sure that the README has the sample.
+func requireSample(t *testing.T, sample string) {
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	before, after, ok := strings.Cut(string(readme), "```text\n")
+	require.True(t, ok)
+	is, after, ok := strings.Cut(after, "```")
+	require.True(t, ok)
+	if *update {
+		require.NoError(t, os.WriteFile("README.md", []byte(before+"```text\n"+sample+"```"+after), 0o644))
+		return
+	}
+	require.Equal(t, sample, is, "go test -run Sample -update writes it")
+}
+
+func TestZeroOptionsMeanTheGlobalProviders(t *testing.T) {
+	meters, traces := otel.GetMeterProvider(), otel.GetTracerProvider()
+	defer func() { otel.SetMeterProvider(meters); otel.SetTracerProvider(traces) }()
+	s := newTelemetry(t)
+	otel.SetMeterProvider(s.meters)
+	otel.SetTracerProvider(s.traces)
+	o, err := lockotel.New(lockotel.Options{})
+	require.NoError(t, err)
+	o.Observe(t.Context(), lock.Event{Kind: lock.Enabled, Call: "Enable", ComponentName: "shop", JobName: "backup"})
+	require.Len(t, s.ended("lock.Enable"), 1)
+	require.Contains(t, s.metrics(), "lock.operation.name=Enable")
+}
+
+func TestTheScopeIsThePackage(t *testing.T) {
+	s := newTelemetry(t)
+	s.observer().Observe(t.Context(), lock.Event{Kind: lock.Enabled, Call: "Enable"})
+	const url = "https://opentelemetry.io/schemas/1.43.0"
+	for _, scope := range []struct{ Name, Version, SchemaURL string }{
+		{s.scopes()[0].Scope.Name, s.scopes()[0].Scope.Version, s.scopes()[0].Scope.SchemaURL},
+		{s.spans.Ended()[0].InstrumentationScope().Name, s.spans.Ended()[0].InstrumentationScope().Version,
+			s.spans.Ended()[0].InstrumentationScope().SchemaURL},
+	} {
+		require.Equal(t, "github.com/cloudtrust/go-jobs/lock/lockotel", scope.Name)
+		require.Equal(t, "1.0.0", scope.Version)
+		require.Equal(t, url, scope.SchemaURL)
+	}
+}
+
+// refusing is a MeterProvider that refuses an instrument.
+type refusing struct {
+	metricnoop.MeterProvider
+	name string
+}
+
+func (r refusing) Meter(string, ...metric.MeterOption) metric.Meter {
+	return refusingMeter{name: r.name}
+}
+
+type refusingMeter struct {
+	metricnoop.Meter
+	name string
+}
+
+var errRefused = errors.New("no such instrument here")
+
+func (r refusingMeter) refuses(name string) error {
+	if name == r.name {
+		return errRefused
+	}
+	return nil
+}
+
+func (r refusingMeter) Float64Histogram(name string, _ ...metric.Float64HistogramOption) (metric.Float64Histogram, error) {
+	return metricnoop.Float64Histogram{}, r.refuses(name)
+}
+
+func (r refusingMeter) Int64Counter(name string, _ ...metric.Int64CounterOption) (metric.Int64Counter, error) {
+	return metricnoop.Int64Counter{}, r.refuses(name)
+}
+
+func (r refusingMeter) Float64Gauge(name string, _ ...metric.Float64GaugeOption) (metric.Float64Gauge, error) {
+	return metricnoop.Float64Gauge{}, r.refuses(name)
+}
+
+func (r refusingMeter) Int64ObservableUpDownCounter(
+	name string, _ ...metric.Int64ObservableUpDownCounterOption,
+) (metric.Int64ObservableUpDownCounter, error) {
+	return metricnoop.Int64ObservableUpDownCounter{}, r.refuses(name)
+}
+
+func TestAProviderMayRefuseAnInstrument(t *testing.T) {
+	for _, name := range []string{
+		"lock.operation.duration", "lock.hold.duration", "lock.lease.losses", "lock.holder.age", "lock.lease.active",
+	} {
+		o, err := lockotel.New(lockotel.Options{MeterProvider: refusing{name: name}})
+		require.Nil(t, o)
+		require.ErrorIs(t, err, errRefused, name)
+		require.EqualError(t, err, "lockotel: New: no such instrument here")
+	}
+}
+
+// sqlError is an error as those of the drivers of PostgreSQL are.
+type sqlError string
+
+func (e sqlError) Error() string    { return "a deadlock" }
+func (e sqlError) SQLState() string { return string(e) }
+
+// TestOnlyWhatIsAnErrorHasTheStatusOfOne in its span and the attribute in its metric.
+func TestOnlyWhatIsAnErrorHasTheStatusOfOne(t *testing.T) {
+	l := observedtest.Open(t).Observed(t, nil)
+	require.NoError(t, l.Lock("shop", "b", "backup", "2", 0))
+	held := l.Lock("shop", "a", "backup", "1", 0)
+	require.NoError(t, l.Disable("shop", "backup"))
+	disabled := l.Lock("shop", "a", "backup", "1", 0)
+	done := lock.Job{ComponentName: "shop", ComponentID: "a", JobName: "report", JobID: "1", Once: true}
+	require.NoError(t, l.Run(t.Context(), done, func(context.Context) error { return nil }))
+	already := l.Run(t.Context(), done, nil)
+	lost := fmt.Errorf("%w: %w", lock.ErrLost, held)
+
+	for _, c := range []struct {
+		call      string
+		kind      lock.EventKind
+		err       error
+		span      string
+		reason    string // of the refusal or the loss
+		errorType string
+	}{
+		{"Lock", lock.Acquired, nil, "lock.Lock", "", ""},
+		{"Enable", lock.Enabled, nil, "lock.Enable", "", ""},
+		{"Lock", lock.Refused, held, "lock.Lock", "held", ""},
+		{"Lock", lock.Refused, disabled, "lock.Lock", "disabled", ""},
+		{"Acquire", lock.Refused, already, "lock.Acquire", "already_run", ""},
+		{"Acquire", lock.Refused, fmt.Errorf("%w while waiting: %w", context.Canceled, held), "lock.Acquire", "held", ""},
+		{"ForceRelease", lock.Refused, held, "lock.ForceRelease", "held", ""},
+		{"Unlock", lock.Refused, held, "lock.Unlock", "lost", "lost"},
+		{"Release", lock.Refused, lost, "lock.Release", "lost", "lost"},
+		{"Renew", lock.Lost, lost, "lock.Hold", "held", "lost"},
+		{"Renew", lock.Lost, fmt.Errorf("%w: %w", lock.ErrLost, disabled), "lock.Hold", "disabled", "lost"},
+		{"Renew", lock.Lost, lock.ErrLost, "lock.Hold", "other", "lost"},
+		{"Renew", lock.Failed, fmt.Errorf("%w: %w", context.DeadlineExceeded, lock.ErrOutcomeUnknown), "lock.Renew", "", "unknown_outcome"},
+		{"Lock", lock.Failed, fmt.Errorf("lock: %w", context.Canceled), "lock.Lock", "", "cancelled"},
+		{"Lock", lock.Failed, fmt.Errorf("lock: %w", context.DeadlineExceeded), "lock.Lock", "", "timeout"},
+		{"Lock", lock.Failed, fmt.Errorf("lock: %w", sqlError("40P01")), "lock.Lock", "", "_OTHER"},
+	} {
+		t.Run(c.call+" "+string(c.kind)+" "+c.reason+c.errorType, func(t *testing.T) {
+			s := newTelemetry(t)
+			s.observer().Observe(t.Context(), lock.Event{Kind: c.kind, Call: c.call, ComponentName: "shop", JobName: "backup", Err: c.err})
+			require.Len(t, s.spans.Ended(), 1)
+			span := s.spans.Ended()[0]
+			require.Equal(t, c.span, span.Name())
+			require.Empty(t, span.Events())
+			want := sdktrace.Status{}
+			if c.errorType != "" {
+				want = sdktrace.Status{Code: codes.Error, Description: c.err.Error()}
+			}
+			require.Equal(t, want, span.Status())
+
+			of := attribute.NewSet(span.Attributes()...)
+			text := func(key attribute.Key) string {
+				v, _ := of.Value(key)
+				return v.String()
+			}
+			reason := text("lock.refusal.reason") + text("lock.loss.reason")
+			require.Equal(t, c.reason, reason)
+			require.Equal(t, c.errorType, text("error.type"))
+			if errors.As(c.err, new(sqlError)) {
+				require.Equal(t, "40P01", text("db.response.status_code"))
+			}
+			if c.errorType != "" {
+				require.Contains(t, s.metrics(), "error.type="+c.errorType+" ")
+			} else {
+				require.NotContains(t, s.metrics(), "error.type")
+			}
+		})
+	}
+}
+
+func TestAHoldBelongsToWhereItWasAcquired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTelemetry(t)
+		l := observedtest.Open(t).Observed(t, s.observer().Observe)
+		start, end := s.in("start")
+		lease, err := l.Acquire(start, job("a"))
+		require.NoError(t, err)
+		require.NoError(t, l.LockContext(start, "shop", "a", "report", "1", 0))
+		end()
+		time.Sleep(65 * time.Second)
+		stop, end := s.in("stop")
+		require.NoError(t, lease.Release(stop))
+		require.NoError(t, l.UnlockContext(stop, "shop", "a", "report", "1"))
+		end()
+		require.NoError(t, l.Lock("shop", "a", "mail", "1", 0))
+		require.NoError(t, l.UnlockContext(stop, "shop", "a", "mail", "1"))
+
+		parents := map[string]trace.SpanID{}
+		for _, name := range []string{"start", "stop"} {
+			parents[name] = s.ended(name)[0].SpanContext().SpanID()
+		}
+		holds := s.ended("lock.Hold")
+		require.Len(t, holds, 3)
+		for _, hold := range holds[:2] {
+			require.Equal(t, parents["start"], hold.Parent().SpanID())
+			require.Equal(t, s.begun, hold.StartTime())
+			require.Equal(t, 65*time.Second, hold.EndTime().Sub(hold.StartTime()))
+		}
+		require.False(t, holds[2].Parent().IsValid(), "a Lock without a context")
+		require.Equal(t, parents["stop"], s.ended("lock.Release")[0].Parent().SpanID())
+		require.Empty(t, s.ended("lock.Renew"), "though it was renewed")
+		require.Contains(t, s.metrics(), "lock.operation.name=Renew lock.operation.result=renewed} count=6 ")
+	})
+}
+
+// TestAnExemplarIsTheSpanOfTheCall, so that one finds from a slow call in a histogram to its trace.
+func TestAnExemplarIsTheSpanOfTheCall(t *testing.T) {
+	s := newTelemetry(t)
+	l := observedtest.Open(t).Observed(t, s.observer().Observe)
+	require.NoError(t, l.Lock("shop", "a", "backup", "1", 0))
+	require.NoError(t, l.Unlock("shop", "a", "backup", "1"))
+	found := map[string]string{}
+	for _, m := range s.scopes()[0].Metrics {
+		if h, ok := m.Data.(metricdata.Histogram[float64]); ok {
+			for _, p := range h.DataPoints {
+				name, _ := p.Attributes.Value("lock.operation.name")
+				require.Len(t, p.Exemplars, 1)
+				found[m.Name+" "+name.String()] = trace.SpanID(p.Exemplars[0].SpanID).String()
+			}
+		}
+	}
+	id := func(name string) string { return s.ended(name)[0].SpanContext().SpanID().String() }
+	require.Equal(t, map[string]string{
+		"lock.operation.duration Lock": id("lock.Lock"), "lock.operation.duration Unlock": id("lock.Unlock"),
+		"lock.hold.duration ": id("lock.Hold"),
+	}, found)
+}
+
+func TestALeaseIsActiveUntilItHasEnded(t *testing.T) {
+	acquire := func(t *testing.T, l *lock.Lock) *lock.Lease {
+		lease, err := l.Acquire(t.Context(), job("a"))
+		require.NoError(t, err)
+		return lease
+	}
+	// is checks how many leases are active, and how many holds have ended.
+	type is = func(active, ended int)
+	for name, test := range map[string]func(t *testing.T, l, other *lock.Lock, db *observedtest.Database, is is){
+		"released": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is is) {
+			lease := acquire(t, l)
+			time.Sleep(100 * time.Second) // renewed meanwhile
+			is(1, 0)
+			require.NoError(t, lease.Release(t.Context()))
+			require.NoError(t, lease.Release(t.Context()))
+			is(0, 1)
+		},
+		"refused while another goroutine holds it": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is is) {
+			lease := acquire(t, l)
+			_, err := l.Acquire(t.Context(), job("b"))
+			require.Error(t, err)
+			require.Error(t, l.Unlock("shop", "b", "backup", "run-b"))
+			require.Error(t, l.Unlock("shop", "", "backup", ""))
+			is(1, 0)
+			require.NoError(t, lease.Release(t.Context()))
+			is(0, 1)
+		},
+		"lost, then released": func(t *testing.T, l, _ *lock.Lock, db *observedtest.Database, is is) {
+			lease := acquire(t, l)
+			db.Hung.Store(true)
+			<-lease.Context().Done()
+			synctest.Wait()
+			is(0, 1)
+			db.Hung.Store(false)
+			require.NoError(t, lease.Release(t.Context()), "the row is still its own")
+			is(0, 1)
+		},
+		"lost, then refused": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database, is is) {
+			lease := acquire(t, l)
+			require.NoError(t, other.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a", JobID: "run-a"}))
+			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
+			<-lease.Context().Done()
+			synctest.Wait()
+			is(0, 1)
+			require.ErrorIs(t, lease.Release(t.Context()), lock.ErrLost)
+			is(0, 1)
+		},
+		"lost, as its release finds out": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database, is is) {
+			lease := acquire(t, l)
+			time.Sleep(time.Second)
+			require.NoError(t, other.Lock("shop", "b", "backup", "2", time.Millisecond))
+			require.ErrorIs(t, lease.Release(t.Context()), lock.ErrLost)
+			is(0, 1)
+		},
+		"its context ended, and nobody released it": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is is) {
+			ctx, cancel := context.WithCancel(t.Context())
+			_, err := l.Acquire(ctx, job("a"))
+			require.NoError(t, err)
+			cancel()
+			time.Sleep(30 * time.Second)
+			is(1, 0)
+			time.Sleep(time.Millisecond)
+			is(0, 0)
+		},
+		"its release failed": func(t *testing.T, l, _ *lock.Lock, db *observedtest.Database, is is) {
+			lease := acquire(t, l)
+			db.Hung.Store(true)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			require.Error(t, lease.Release(ctx))
+			is(1, 0)
+			db.Hung.Store(false)
+			require.NoError(t, lease.Release(t.Context()))
+			is(0, 1)
+		},
+		"two by the same IDs, which is one row": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is is) {
+			first, second := acquire(t, l), acquire(t, l)
+			is(1, 0)
+			require.NoError(t, first.Release(t.Context()))
+			require.NoError(t, second.Release(t.Context()))
+			is(0, 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				db, s := observedtest.Open(t), newTelemetry(t)
+				test(t, db.Observed(t, s.observer().Observe), db.Observed(t, nil), db, func(active, ended int) {
+					t.Helper()
+					require.Contains(t, s.metrics(),
+						fmt.Sprintf("lock.lease.active {lock.component.name=shop lock.job.name=backup} %d{lease}\n", active))
+					require.Len(t, s.ended("lock.Hold"), ended)
+				})
+			})
+		})
+	}
+}
+
+// TestALockIsHeldFromLockToUnlock, and is no lease.
+func TestALockIsHeldFromLockToUnlock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTelemetry(t)
+		db := observedtest.Open(t)
+		l := db.Observed(t, s.observer().Observe)
+		for range 2 {
+			require.NoError(t, l.Lock("shop", "a", "backup", "1", time.Minute), "the second time by who has it")
+			time.Sleep(10 * time.Second)
+		}
+		require.NoError(t, l.Unlock("shop", "a", "backup", "1"))
+		require.NoError(t, l.Unlock("shop", "a", "backup", "1"))
+		require.Contains(t, s.metrics(), "lock.hold.duration {lock.component.name=shop lock.job.name=backup} count=1 sum=20s\n")
+		require.NotContains(t, s.metrics(), "lock.lease.active")
+
+		require.NoError(t, l.Lock("shop", "a", "backup", "2", time.Minute))
+		time.Sleep(time.Second)
+		require.NoError(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a", JobID: "2"}))
+		require.Contains(t, s.metrics(), "count=2 sum=21s\n")
+
+		db.Takes = time.Second
+		begun := time.Now()
+		require.NoError(t, l.LockContext(t.Context(), "shop", "a", "backup", "3", time.Minute))
+		require.NotEqual(t, begun, time.Now())
+		require.NoError(t, l.UnlockContext(t.Context(), "shop", "a", "backup", "3"))
+		require.Equal(t, begun, s.ended("lock.Hold")[2].StartTime(), "from when it was asked for")
+	})
+}
+
+// TestEventsThatComeLateChangeNothing: goroutines tell of what they did in another order than the database did it.
+func TestEventsThatComeLateChangeNothing(t *testing.T) {
+	type told struct {
+		kind  lock.EventKind
+		token int64
+	}
+	for name, c := range map[string]struct {
+		events []told
+		active int
+	}{
+		"the end of the one before":       {[]told{{lock.Acquired, 1}, {lock.Acquired, 2}, {lock.Released, 1}}, 1},
+		"the end of the one after":        {[]told{{lock.Acquired, 1}, {lock.Acquired, 2}, {lock.Released, 2}}, 0},
+		"the beginning of the one before": {[]told{{lock.Acquired, 2}, {lock.Acquired, 1}, {lock.Released, 2}}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newTelemetry(t)
+			o := s.observer()
+			for _, e := range c.events {
+				call := "Acquire"
+				if e.kind == lock.Released {
+					call = "Release"
+				}
+				o.Observe(t.Context(), lock.Event{Kind: e.kind, Call: call, Token: e.token})
+			}
+			require.Contains(t, s.metrics(), fmt.Sprintf("} %d{lease}\n", c.active))
+			require.Len(t, s.ended("lock.Hold"), 1)
+		})
+	}
+}
+
+// TestWhatNeverEndsIsForgotten: a Lock without an Unlock, as one does to pace something.
+func TestWhatNeverEndsIsForgotten(t *testing.T) {
+	s := newTelemetry(t)
+	o := s.observer()
+	for i := range 9 {
+		o.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Call: "Lock", JobID: fmt.Sprint(i), Token: int64(i)})
+	}
+	for i := range 9 {
+		o.Observe(t.Context(), lock.Event{Kind: lock.Released, Call: "Unlock", JobID: fmt.Sprint(i)})
+	}
+	require.Len(t, s.ended("lock.Hold"), 8)
+}
+
+func TestTheBucketsAreThoseOfDatabases(t *testing.T) {
+	s := newTelemetry(t)
+	s.observer().Observe(t.Context(), lock.Event{Kind: lock.Enabled, Call: "Enable"})
+	h := s.scopes()[0].Metrics[0].Data.(metricdata.Histogram[float64])
+	require.Equal(t, []float64{0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10}, h.DataPoints[0].Bounds)
+}
+
+func TestTheHoldersAgeIsOfTheLastRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db, s := observedtest.Open(t), newTelemetry(t)
+		l, other := db.Observed(t, s.observer().Observe), db.Observed(t, nil)
+		is := func(age string) {
+			t.Helper()
+			require.Contains(t, s.metrics(), "lock.holder.age {lock.component.name=shop lock.job.name=backup} "+age+"\n")
+		}
+		require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
+		time.Sleep(time.Minute)
+		require.Error(t, l.Lock("shop", "a", "backup", "1", 0))
+		is("60s")
+		require.NoError(t, other.Disable("shop", "backup"))
+		time.Sleep(time.Minute)
+		require.Error(t, l.Lock("shop", "a", "backup", "1", 0))
+		is("60s")
+		require.NoError(t, other.Enable("shop", "backup"))
+		require.NoError(t, l.Lock("shop", "a", "backup", "1", time.Minute))
+		is("0s")
+	})
+}
+
+func TestNoMoreThanTheMostJobsAreKeptInMind(t *testing.T) {
+	s := newTelemetry(t)
+	o := s.observer()
+	for i := range lockotel.MaxJobs + 5 {
+		for _, e := range []lock.Event{{Kind: lock.Acquired, Call: "Acquire"}, {Kind: lock.Released, Call: "Release"}} {
+			e.ComponentName, e.JobName, e.Token = "shop", fmt.Sprint("customer-", i), 1
+			o.Observe(t.Context(), e)
+		}
+	}
+	require.Len(t, s.ended("lock.Hold"), lockotel.MaxJobs)
+	require.Equal(t, lockotel.MaxJobs, strings.Count(s.metrics(), "lock.lease.active {"))
+	o.Observe(t.Context(), lock.Event{Kind: lock.Lost, Call: "Renew", ComponentName: "shop", JobName: "another", Err: lock.ErrLost})
+	require.Len(t, s.ended("lock.Hold"), lockotel.MaxJobs+1, "a lost lease is always told")
+}
+
+func TestItIsSafeForConcurrentUse(t *testing.T) {
+	s := newTelemetry(t)
+	l := observedtest.Open(t).Observed(t, s.observer().Observe)
+	var runs sync.WaitGroup
+	for i := range 8 {
+		runs.Go(func() {
+			for k := range 10 {
+				j := job(fmt.Sprint(i))
+				j.JobName, j.Wait, j.Poll = fmt.Sprint("job-", k%3), time.Minute, 5*time.Millisecond
+				if err := l.Run(t.Context(), j, func(context.Context) error { return nil }); err != nil {
+					t.Error(err)
+				}
+				s.metrics()
+			}
+		})
+	}
+	runs.Wait()
+	require.Len(t, s.ended("lock.Hold"), 80)
+	require.Equal(t, 3, strings.Count(s.metrics(), "} 0{lease}\n"))
+}
+
+// BenchmarkObserve is what a call of the lock waits for, with an SDK that drops the spans that it gets.
+func BenchmarkObserve(b *testing.B) {
+	l := observedtest.Open(b).Observed(b, nil)
+	if err := l.Lock("shop", "b", "backup", "2", 0); err != nil {
+		b.Fatal(err)
+	}
+	refusal := l.Lock("shop", "a", "backup", "1", 0)
+	for name, events := range map[string][]lock.Event{
+		"renewed": {{Kind: lock.Renewed, Call: "Renew", Token: 1, Took: time.Millisecond, Held: time.Minute}},
+		"refused": {{Kind: lock.Refused, Call: "Lock", Took: time.Millisecond, Err: refusal}},
+		"acquired and released": {
+			{Kind: lock.Acquired, Call: "Acquire", Token: 1, Took: time.Millisecond},
+			{Kind: lock.Released, Call: "Release", Token: 1, Took: time.Millisecond, Held: time.Minute},
+		},
+	} {
+		for i := range events {
+			events[i].ComponentName, events[i].JobName, events[i].MaxDuration = "shop", "backup", time.Minute
+		}
+		b.Run(name, func(b *testing.B) {
+			o, err := lockotel.New(lockotel.Options{
+				MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader())),
+				TracerProvider: sdktrace.NewTracerProvider(),
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx := b.Context()
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, e := range events {
+					o.Observe(ctx, e)
+				}
+			}
+		})
+	}
+}

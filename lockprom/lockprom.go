@@ -1,0 +1,225 @@
+// Package lockprom tells Prometheus what package lock does.
+//
+//	m := lockprom.New()
+//	prometheus.MustRegister(m)
+//	l, err := lock.NewWith(db, lock.Options{Observer: m.Observe})
+//
+// # Metrics
+//
+//	lock_events_total{component, job, call, kind, reason}   what calls have come to, and leases lost
+//	lock_call_duration_seconds{component, job, call}        how long calls took, with their retries and their waiting
+//	lock_held_duration_seconds{component, job}              for how long locks were held, from Acquire or Lock to the end
+//	lock_lease_held{component, job}                         1 while this process holds a lease, else 0
+//	lock_last_acquired_timestamp_seconds{component, job}    when this process last got the lock
+//	lock_max_duration_seconds{component, job}               the longest duration that it stated last; 0 means none
+//	lock_refusing_holder_age_seconds{component, job}        how old the lock was of the holder that refused it last
+//	lock_last_refused_timestamp_seconds{component, job}     when that was
+//
+// The label call is an [lock.Event.Call], and kind an [lock.EventKind] with "_" for the space. reason is "" but for
+//
+//	refused   held, disabled, already_run, or lost: Unlock or Release, when another has taken over
+//	lost      held (by another), disabled, or other: it was not renewed in time, or released by force
+//	failed    unknown_outcome, cancelled, timeout, or error
+//
+// No label holds an ID of an instance or a run. The first [MaxJobs] jobs have labels of their own; the ones after them share
+// component="_other", job="_other", and are only counted and timed.
+//
+// A lease counts as held until it is released or lost, or until its MaxDuration has passed since it was last renewed: so one
+// whose context ended, and that nobody released, counts for as long as it keeps the others waiting. The age of a holder that
+// renews its lease begins anew each time; it and the time of the refusal are gone once this process has got the lock.
+//
+// [NewTable] is another collector, which lists the table at each scrape.
+package lockprom
+
+import (
+	"cmp"
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/observed"
+)
+
+// MaxJobs is how many jobs, of all components together, have labels of their own.
+const MaxJobs = 1000
+
+// other is the component and the job of those after MaxJobs.
+const other = "_other"
+
+// Metrics is a [prometheus.Collector] of what the observers of locks are told. Make it with [New]; its methods are safe for
+// concurrent use. Locks of several tables need one each, registered with [prometheus.WrapRegistererWith] under a label that
+// tells them apart.
+type Metrics struct {
+	events *prometheus.CounterVec
+	calls  *prometheus.HistogramVec
+	held   *prometheus.HistogramVec
+
+	mu   sync.Mutex
+	jobs map[name]*job
+}
+
+type name struct{ component, job string }
+
+// job is what the gauges of a job are made of.
+type job struct {
+	holds   observed.Holds[struct{}]
+	leases  bool          // this process asks for leases of it
+	got     time.Time     // when this process last got the lock; zero: never
+	stated  bool          // a longest duration
+	longest time.Duration // which
+	refused time.Time     // by a holder, the last time since this process got the lock; zero: never
+	age     time.Duration // of that holder
+}
+
+var perJob = []string{"component", "job"}
+
+func describe(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, perJob, nil) }
+
+var (
+	leaseHeld    = describe("lock_lease_held", "Whether this process holds a lease of the job's lock (1) or not (0).")
+	lastAcquired = describe("lock_last_acquired_timestamp_seconds", "When this process last got the lock, by its own clock.")
+	maxDuration  = describe("lock_max_duration_seconds", "The longest duration that this process stated last; 0 means none.")
+	refusingAge  = describe("lock_refusing_holder_age_seconds",
+		"The time since the holder that refused this process last had taken the lock or renewed it, when it refused.")
+	lastRefused = describe("lock_last_refused_timestamp_seconds", "When a holder last refused this process, by its own clock.")
+)
+
+// New returns Metrics that nothing has been told, and that are not registered.
+func New() *Metrics {
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: name, Help: help, Buckets: buckets,
+			// For a Prometheus that asks for native histograms.
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
+		}, labels)
+	}
+	return &Metrics{
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lock_events_total", Help: "What calls have come to, and leases that were lost.",
+		}, []string{"component", "job", "call", "kind", "reason"}),
+		calls: histogram("lock_call_duration_seconds", "How long calls took, with their retries and their waiting.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, "component", "job", "call"),
+		held: histogram("lock_held_duration_seconds", "For how long locks were held, until they were released or lost.",
+			[]float64{.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400}, perJob...),
+		jobs: map[name]*job{},
+	}
+}
+
+// Observe is for [lock.Options.Observer].
+func (m *Metrics) Observe(_ context.Context, e lock.Event) {
+	component, jobName, held, wasHeld := m.note(e, time.Now())
+	kind := string(e.Kind)
+	if e.Kind == lock.TakenOver {
+		kind = "taken_over"
+	}
+	m.events.WithLabelValues(component, jobName, e.Call, kind, reason(e)).Inc()
+	if e.Kind != lock.Lost { // which is no call
+		m.calls.WithLabelValues(component, jobName, e.Call).Observe(e.Took.Seconds())
+	}
+	if wasHeld {
+		m.held.WithLabelValues(component, jobName).Observe(held.Seconds())
+	}
+}
+
+// reason is the label of that name.
+func reason(e lock.Event) string {
+	switch e.Kind {
+	case lock.Refused:
+		return observed.Refusal(e)
+	case lock.Lost:
+		return observed.Loss(e)
+	case lock.Failed:
+		return cmp.Or(observed.Failure(e), "error")
+	}
+	return ""
+}
+
+// note notes what an event means for the gauges. It returns the labels of the job and, if the event is the end of a hold, for
+// how long that was.
+func (m *Metrics) note(e lock.Event, now time.Time) (component, jobName string, held time.Duration, wasHeld bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := name{e.ComponentName, e.JobName}
+	j := m.jobs[n]
+	if j == nil {
+		if len(m.jobs) == MaxJobs {
+			return other, other, 0, false
+		}
+		// What an Event keeps alive may be large.
+		n = name{strings.Clone(n.component), strings.Clone(n.job)}
+		j = &job{}
+		m.jobs[n] = j
+	}
+	hold, wasHeld := j.holds.Note(e, now, struct{}{})
+	if e.Call == "Acquire" {
+		j.leases = true
+	}
+	if e.Call == "Acquire" || e.Call == "Lock" {
+		j.stated, j.longest = true, e.MaxDuration
+		switch {
+		case e.Kind == lock.Acquired || e.Kind == lock.TakenOver:
+			j.got, j.refused = now, time.Time{}
+		case e.Kind == lock.Refused && observed.Refusal(e) == observed.Held:
+			j.refused, j.age = now, e.Holder.Age
+		}
+	}
+	return n.component, n.job, hold.Held, wasHeld
+}
+
+// Describe is for the registry.
+func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
+	m.events.Describe(ch)
+	m.calls.Describe(ch)
+	m.held.Describe(ch)
+	ch <- leaseHeld
+	ch <- lastAcquired
+	ch <- maxDuration
+	ch <- refusingAge
+	ch <- lastRefused
+}
+
+// Collect is for the registry.
+func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	m.events.Collect(ch)
+	m.calls.Collect(ch)
+	m.held.Collect(ch)
+	for _, g := range m.gauges(time.Now()) {
+		ch <- g
+	}
+}
+
+// gauges returns them at once, so that whoever is slow to take them keeps no call waiting.
+func (m *Metrics) gauges(now time.Time) (all []prometheus.Metric) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for n, j := range m.jobs {
+		add := func(ok bool, desc *prometheus.Desc, value float64) {
+			if ok {
+				all = append(all, gauge(desc, value, n.component, n.job))
+			}
+		}
+		add(j.leases, leaseHeld, number(j.holds.Leased(now)))
+		add(!j.got.IsZero(), lastAcquired, seconds(j.got))
+		add(j.stated, maxDuration, j.longest.Seconds())
+		add(!j.refused.IsZero(), refusingAge, j.age.Seconds())
+		add(!j.refused.IsZero(), lastRefused, seconds(j.refused))
+	}
+	return all
+}
+
+func gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
