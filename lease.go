@@ -39,7 +39,7 @@ type Job struct {
 	// Once says that JobID names a tick of a schedule, such as [Tick] makes it, of which only one instance may run it: Acquire
 	// returns an *[ErrAlreadyRun] if the row shows that this tick or a later one is being run or has been, however long ago. A
 	// tick whose run never ended, because its instance died, may be run again. The names of a job's ticks must be of one length and
-	// sort like the ticks.
+	// sort like the ticks. Two runs of one tick with the same ComponentID are one holder: give each its own.
 	Once bool
 	// Spacing is the least time between two runs, for jobs whose ticks have no names: Acquire returns an *[ErrAlreadyRun] if
 	// the last run's lock was taken, or last renewed, less than that ago.

@@ -1,0 +1,133 @@
+package lockgocron_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-co-op/gocron/v2"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/jonboulle/clockwork"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
+	"github.com/cloudtrust/go-jobs/lock/lockgocron"
+	"github.com/cloudtrust/go-jobs/lock/locktick"
+)
+
+func TestOnPostgreSQL(t *testing.T) {
+	s, err := pgtest.Start("fsync=off")
+	if errors.Is(err, pgtest.ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required" {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	defer s.Close()
+	db, err := sql.Open("pgx", s.DSN())
+	require.NoError(t, err)
+	defer db.Close()
+	db.SetMaxIdleConns(16)
+	l := lock.New(db)
+	older := func(t *testing.T) {
+		_, err := db.Exec("UPDATE locks SET lock_time = lock_time - INTERVAL '2 hours'")
+		require.NoError(t, err)
+	}
+	// dies is a holder that neither renews its lease any more nor releases it.
+	dies := func(t *testing.T, job lock.Job) {
+		ctx, die := context.WithCancel(t.Context())
+		job.ComponentID = "dead"
+		lease, err := l.Acquire(ctx, job)
+		require.NoError(t, err)
+		die()
+		<-lease.Context().Done()
+	}
+
+	f := newFleet(l)
+	every := crontab(t, "0 * * * * *")
+	start := time.Date(2026, 3, 29, 12, 0, 30, 0, time.UTC)
+	var clocks []*clockwork.FakeClock
+	told := make(chan locktick.Result, len(skews))
+	for _, ahead := range skews[:8] {
+		clock := clockwork.NewFakeClockAt(start.Add(ahead))
+		locker := f.locker(every, clock.Now)
+		locker.Guard.Job.MaxDuration = time.Hour
+		locker.Guard.Report = func(_ context.Context, r locktick.Result) { told <- r }
+		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), locker.Func("report", func(ctx context.Context) error {
+			f.ran(lock.LeaseFrom(ctx).Job().JobID)
+			return nil
+		}), gocron.WithDistributedLocker(locker))
+		defer sched.Shutdown()
+		clocks = append(clocks, clock)
+	}
+	// tick lets all of them fire the next tick, and returns what became of it.
+	tick := func(t *testing.T) map[locktick.Outcome]int {
+		var all sync.WaitGroup
+		for _, clock := range clocks {
+			all.Go(func() {
+				if err := clock.BlockUntilContext(t.Context(), 1); err != nil {
+					t.Error(err)
+				}
+				clock.Advance(time.Minute)
+			})
+		}
+		outcomes := map[locktick.Outcome]int{}
+		for range clocks {
+			outcomes[(<-told).Outcome]++
+		}
+		all.Wait()
+		return outcomes
+	}
+
+	t.Run("of many schedulers one runs a tick", func(t *testing.T) {
+		for range 3 {
+			require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 1, locktick.AlreadyRun: 7}, tick(t))
+		}
+		require.Equal(t, map[string]int{"2026-03-29T12:01:00Z": 1, "2026-03-29T12:02:00Z": 1, "2026-03-29T12:03:00Z": 1}, f.runs)
+	})
+	t.Run("a holder that dies is replaced when its lock has expired", func(t *testing.T) {
+		dies(t, lock.Job{ComponentName: "shop", JobName: "report", JobID: "2026-03-29T12:03:30Z", Once: true, MaxDuration: time.Hour})
+		require.Equal(t, map[locktick.Outcome]int{locktick.Held: 8}, tick(t))
+		older(t)
+		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 1, locktick.AlreadyRun: 7}, tick(t))
+	})
+	t.Run("a leader that dies is replaced when its lock has expired", func(t *testing.T) {
+		job := leadership
+		job.MaxDuration, job.Poll = time.Hour, 10*time.Millisecond
+		dies(t, job)
+		var out bytes.Buffer
+		e, err := lockgocron.NewElector(l, job, slog.New(slog.NewTextHandler(&out, nil)))
+		require.NoError(t, err)
+		require.ErrorIs(t, e.IsLeader(t.Context()), lockgocron.ErrNotLeader)
+		older(t)
+		require.Eventually(t, func() bool { return e.IsLeader(t.Context()) == nil }, 20*time.Second, 5*time.Millisecond)
+		require.NoError(t, e.Close())
+		require.Contains(t, out.String(), "this instance leads")
+	})
+	t.Run("when the database is away nothing is run and nobody leads", func(t *testing.T) {
+		require.NoError(t, db.Close())
+		before := len(f.runs)
+		require.Equal(t, map[locktick.Outcome]int{locktick.Failed: 8}, tick(t))
+		require.Len(t, f.runs, before)
+
+		failed := make(chan string, 1)
+		e, err := lockgocron.NewElector(l, leadership, slog.New(slog.NewTextHandler(writer(failed), nil)))
+		require.NoError(t, err)
+		require.Contains(t, <-failed, "there is no telling who leads")
+		require.ErrorContains(t, e.IsLeader(t.Context()), "database is closed")
+		require.NoError(t, e.Close())
+	})
+}
+
+// writer sends what is written to it.
+type writer chan string
+
+func (w writer) Write(p []byte) (int, error) {
+	w <- string(p)
+	return len(p), nil
+}

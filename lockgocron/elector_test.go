@@ -1,0 +1,176 @@
+package lockgocron_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-co-op/gocron/v2"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/lockgocron"
+)
+
+var (
+	leadership = lock.Job{ComponentName: "shop", JobName: "leader", MaxDuration: 9 * time.Second}
+	quiet      = slog.New(slog.NewTextHandler(io.Discard, nil))
+)
+
+func elector(t *testing.T, l *lock.Lock) *lockgocron.Elector {
+	e, err := lockgocron.NewElector(l, leadership, quiet)
+	require.NoError(t, err)
+	return e
+}
+
+// leaders returns which of them lead.
+func leaders(electors []*lockgocron.Elector) (leading []int) {
+	for i, e := range electors {
+		if e.IsLeader(context.Background()) == nil {
+			leading = append(leading, i)
+		}
+	}
+	return leading
+}
+
+func TestTheLeaderRunsEachTickOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(lock.NewLocal(nil))
+		s := crontab(t, "0 * * * * *")
+		start := time.Now()
+		var electors []*lockgocron.Elector
+		for _, ahead := range skews {
+			clock := newSkewedClock(ahead)
+			e := elector(t, f.lock)
+			electors = append(electors, e)
+			sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), e.Func(func(ctx context.Context) error {
+				require.NoError(t, ctx.Err())
+				f.ran(lock.Tick(clock.Now()))
+				return nil
+			}), gocron.WithDistributedElector(e))
+			defer sched.Shutdown()
+			defer e.Close()
+		}
+		time.Sleep(5 * time.Second)
+		leader := leaders(electors)
+		require.Len(t, leader, 1)
+		for range 20 {
+			time.Sleep(time.Minute)
+			require.Equal(t, leader, leaders(electors))
+		}
+		f.requireEachOnce(t, s, start.Add(5*time.Second), start.Add(20*time.Minute))
+	})
+}
+
+func TestOneLeadsAndTheNextWhenItResigns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := lock.NewLocal(nil)
+		var electors []*lockgocron.Elector
+		for range 8 {
+			electors = append(electors, elector(t, l))
+		}
+		for left := 8; left > 0; left-- {
+			time.Sleep(1500 * time.Millisecond) // the longest Poll
+			synctest.Wait()
+			leading := leaders(electors)
+			require.Len(t, leading, 1)
+			e := electors[leading[0]]
+			require.NoError(t, e.Close())
+			require.ErrorIs(t, e.IsLeader(t.Context()), lockgocron.ErrNotLeader)
+			require.Empty(t, leaders(electors))
+			require.NoError(t, e.Close(), "once more")
+		}
+		s, err := l.Status(t.Context(), "shop", "leader")
+		require.NoError(t, err)
+		require.False(t, s.Locked)
+	})
+}
+
+func TestIsLeaderAsksNoDatabase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var steps atomic.Int64 // of the memory that plays the database: each looks at its clock
+		l := lock.NewLocal(func() time.Time {
+			steps.Add(1)
+			return time.Now()
+		})
+		first, second := elector(t, l), (*lockgocron.Elector)(nil)
+		synctest.Wait()
+		before := steps.Load()
+		for range 1000 {
+			require.NoError(t, first.IsLeader(t.Context()))
+		}
+		require.Equal(t, before, steps.Load())
+
+		second = elector(t, l)
+		synctest.Wait()
+		before = steps.Load()
+		for range 1000 {
+			require.ErrorIs(t, second.IsLeader(t.Context()), lockgocron.ErrNotLeader)
+		}
+		require.Equal(t, before, steps.Load())
+		var held *lock.ErrUnauthorised
+		require.ErrorAs(t, second.IsLeader(t.Context()), &held, "it names the leader")
+		require.NoError(t, second.Close())
+		require.NoError(t, first.Close())
+	})
+}
+
+func TestALeaderThatLosesItsLeaseLeadsNoMoreAndItsTasksEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := lock.NewLocal(nil)
+		e := elector(t, l)
+		synctest.Wait()
+		require.NoError(t, e.IsLeader(t.Context()))
+
+		ended := make(chan error, 1)
+		go e.Func(func(ctx context.Context) error {
+			<-ctx.Done()
+			ended <- e.IsLeader(context.Background())
+			return nil
+		})(context.Background())
+		s, err := l.Status(t.Context(), "shop", "leader")
+		require.NoError(t, err)
+		require.NoError(t, l.ForceRelease(t.Context(), "shop", "leader", s.Holder))
+		require.NoError(t, l.Lock("shop", "other", "leader", "x", 0))
+		require.ErrorIs(t, <-ended, lockgocron.ErrNotLeader)
+		require.ErrorIs(t, e.Func(nil)(t.Context()), lockgocron.ErrNotLeader)
+		synctest.Wait()
+		require.NoError(t, e.Close())
+
+		// It has taken nothing from the other.
+		s, err = l.Status(t.Context(), "shop", "leader")
+		require.NoError(t, err)
+		require.Equal(t, "other", s.Holder.ComponentID)
+	})
+}
+
+func TestATaskOfALeaderEndsWhenGocronEndsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := elector(t, lock.NewLocal(nil))
+		synctest.Wait()
+		require.ErrorIs(t, e.Func(func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})(ended()), context.Canceled)
+		require.NoError(t, e.Close())
+	})
+}
+
+func TestAnElectorSaysWhatIsWrongWithIt(t *testing.T) {
+	l := lock.NewLocal(nil)
+	for says, job := range map[string]lock.Job{
+		"no JobName":                 {MaxDuration: time.Minute},
+		"MaxDuration is 0s":          {JobName: "leader"},
+		"no JobID, Once or Spacing":  {JobName: "leader", MaxDuration: time.Minute, Once: true},
+		"the Job's Poll, -1s, is ne": {JobName: "leader", MaxDuration: time.Minute, Poll: -time.Second},
+	} {
+		_, err := lockgocron.NewElector(l, job, nil)
+		require.ErrorContains(t, err, says)
+	}
+	_, err := lockgocron.NewElector(nil, leadership, nil)
+	require.ErrorContains(t, err, "no Lock")
+}

@@ -1,0 +1,123 @@
+package lockgocron_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/go-co-op/gocron/v2"
+	"github.com/jonboulle/clockwork"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/lockgocron"
+	"github.com/cloudtrust/go-jobs/lock/locktick"
+)
+
+// TestMain also requires that no goroutine is left when the tests have ended.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// A skewedClock is that of an instance, which is ahead of the bubble's.
+type skewedClock struct {
+	clockwork.Clock
+	ahead atomic.Int64
+}
+
+func newSkewedClock(ahead time.Duration) *skewedClock {
+	c := &skewedClock{Clock: clockwork.NewRealClock()}
+	c.ahead.Store(int64(ahead))
+	return c
+}
+
+func (c *skewedClock) Now() time.Time { return c.Clock.Now().Add(time.Duration(c.ahead.Load())) }
+
+// skews are by how much the clocks of the instances are ahead.
+var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond, -time.Millisecond, 4 * time.Second,
+	-1700 * time.Millisecond, time.Millisecond, -3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
+
+// A fleet is what its instances ran and were told.
+type fleet struct {
+	lock *lock.Lock
+	wait time.Duration // of the lock.Job
+
+	mu   sync.Mutex
+	runs map[string]int // how often a tick was run
+	told map[locktick.Outcome]int
+	errs []error // of Ran and Failed
+}
+
+func newFleet(l *lock.Lock) *fleet {
+	return &fleet{lock: l, runs: map[string]int{}, told: map[locktick.Outcome]int{}}
+}
+
+// locker is an instance's.
+func (f *fleet) locker(s locktick.Schedule, now func() time.Time) *lockgocron.Locker {
+	return &lockgocron.Locker{
+		Guard: locktick.Guard{
+			Lock: f.lock,
+			Job:  lock.Job{ComponentName: "shop", MaxDuration: 30 * time.Second, Wait: f.wait},
+			Now:  now,
+			Report: func(_ context.Context, r locktick.Result) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				f.told[r.Outcome]++
+				if r.Err != nil && (r.Outcome == locktick.Ran || r.Outcome == locktick.Failed) {
+					f.errs = append(f.errs, r.Err)
+				}
+			},
+		},
+		Schedules: map[string]locktick.Schedule{"report": s},
+	}
+}
+
+// ran counts a run of a tick.
+func (f *fleet) ran(tick string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.runs[tick]++
+}
+
+// requireEachOnce requires that every tick after first and before last was run, and none twice.
+func (f *fleet) requireEachOnce(t *testing.T, s locktick.Schedule, first, last time.Time) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	require.Empty(t, f.errs)
+	ticks := 0
+	for tick := s.Next(first); tick.Before(last); tick = s.Next(tick) {
+		require.Contains(t, f.runs, lock.Tick(tick), "never run")
+		ticks++
+	}
+	require.Greater(t, ticks, 2)
+	for tick, times := range f.runs {
+		require.Equal(t, 1, times, tick)
+	}
+}
+
+// scheduler starts one with a job that is called report.
+func scheduler(t *testing.T, clock clockwork.Clock, definition gocron.JobDefinition, task any, options ...gocron.SchedulerOption) gocron.Scheduler {
+	s, err := gocron.NewScheduler(append(options, gocron.WithClock(clock), gocron.WithLocation(time.UTC))...)
+	require.NoError(t, err)
+	_, err = s.NewJob(definition, gocron.NewTask(task), gocron.WithName("report"))
+	require.NoError(t, err)
+	s.Start()
+	return s
+}
+
+func crontab(t *testing.T, c string) locktick.Schedule {
+	s, err := lockgocron.Crontab(c, true, time.UTC)
+	require.NoError(t, err)
+	return s
+}

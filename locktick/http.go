@@ -1,0 +1,135 @@
+package locktick
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// OutcomeHeader is the header of every response of [Guard.Handler] and [Guard.Middleware] that says what has become of the tick: an
+// [Outcome], or "bad request" if the request doesn't name its tick.
+const OutcomeHeader = "Lock-Outcome"
+
+// TickOf says which tick a request is for. It must be the same for the requests to all instances, so it has to come from who sends
+// them: the clock of who receives them doesn't know it.
+type TickOf func(r *http.Request) (time.Time, error)
+
+// FromHeader takes the tick from a header that has its scheduled time as of RFC 3339, to the second, such as the header
+// X-CloudScheduler-ScheduleTime of Google's Cloud Scheduler, or what curl is given by -H "Tick: $(date -u +%FT%H:%M:00Z)".
+func FromHeader(name string) TickOf {
+	return func(r *http.Request) (time.Time, error) {
+		value := r.Header.Get(name)
+		if value == "" {
+			return time.Time{}, fmt.Errorf("the header %s, which names the tick, is missing", name)
+		}
+		t, err := time.Parse(time.RFC3339, value)
+		switch {
+		case err != nil:
+			return time.Time{}, fmt.Errorf("the header %s, %.100q, is not a time like 2006-01-02T15:04:05Z", name, value)
+		case t.Nanosecond() != 0:
+			return time.Time{}, fmt.Errorf("the header %s, %.100q, is not a whole second: "+
+				"it has to be the scheduled time, not that of the request", name, value)
+		}
+		return t, nil
+	}
+}
+
+// Handler runs f for a request, if this instance gets the lock for its tick, and answers when f has returned. The context of f
+// ends with the request's, so also when the client goes away, and when the lease is lost. A nil tick means that ticks
+// have no names and that Job.Spacing keeps the runs apart.
+//
+// The answer is a line of JSON, and the status:
+//
+//	200 OK                     ran: here; or already run: there is nothing left to do
+//	400 Bad Request            the request doesn't name its tick
+//	409 Conflict               disabled
+//	423 Locked                 held: an earlier run has not ended
+//	500 Internal Server Error  ran: here, and the job has failed, or lost its lock
+//	503 Service Unavailable    failed: the database could not be asked; the same request may be sent again
+//
+// What exactly went wrong is for [Guard] to report, and not in the answer. Handler answers every method and everybody: let a
+// mux and your authentication see to that.
+func (g Guard) Handler(tick TickOf, f func(ctx context.Context) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if result, ok := g.serve(w, r, tick, f); ok {
+			answer(w, result)
+		}
+	})
+}
+
+// Middleware calls next for a request, if this instance gets the lock for its tick; the answer is next's then, with the
+// [OutcomeHeader] "ran". Otherwise it answers as [Guard.Handler] does. The context of the request that next gets ends when the lease is
+// lost.
+func (g Guard) Middleware(tick TickOf, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		result, ok := g.serve(w, r, tick, func(ctx context.Context) error {
+			w.Header().Set(OutcomeHeader, string(Ran))
+			next.ServeHTTP(w, r.WithContext(ctx))
+			return nil
+		})
+		if ok && result.Outcome != Ran {
+			answer(w, result)
+		}
+	})
+}
+
+// serve finds the tick and runs it, or answers that there is none.
+func (g Guard) serve(w http.ResponseWriter, r *http.Request, tick TickOf, f func(ctx context.Context) error) (Result, bool) {
+	var t time.Time
+	if tick != nil {
+		var err error
+		if t, err = tick(r); err == nil && t.IsZero() {
+			err = errors.New("the tick of the request is the zero time")
+		}
+		if err != nil {
+			write(w, http.StatusBadRequest, body{Outcome: "bad request", Component: g.Job.ComponentName, Job: g.Job.JobName,
+				Error: err.Error()})
+			return Result{}, false
+		}
+	}
+	return g.Run(r.Context(), t, f), true
+}
+
+// body is what is answered.
+type body struct {
+	Outcome   Outcome    `json:"outcome"`
+	Component string     `json:"component"`
+	Job       string     `json:"job"`
+	Tick      *time.Time `json:"tick,omitempty"`
+	By        string     `json:"by,omitempty"`    // the component ID of who runs or has run it, or holds the lock
+	Since     *time.Time `json:"since,omitempty"` // by the database's clock
+	Error     string     `json:"error,omitempty"`
+}
+
+func answer(w http.ResponseWriter, r Result) {
+	b := body{Outcome: r.Outcome, Component: r.ComponentName, Job: r.JobName}
+	if !r.Tick.IsZero() {
+		tick := r.Tick.UTC()
+		b.Tick = &tick
+	}
+	status := http.StatusOK
+	if holder, ok := r.Holder(); ok {
+		b.By, b.Since = holder.ComponentID, &holder.Since
+	}
+	switch {
+	case r.Outcome == Held:
+		status = http.StatusLocked
+	case r.Outcome == Disabled:
+		status = http.StatusConflict
+	case r.Outcome == Failed:
+		status, b.Error = http.StatusServiceUnavailable, "the lock could not be asked for; the report of this instance says why"
+	case r.Outcome == Ran && r.Err != nil:
+		status, b.Error = http.StatusInternalServerError, "the job has failed; the report of this instance says how"
+	}
+	write(w, status, b)
+}
+
+func write(w http.ResponseWriter, status int, b body) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set(OutcomeHeader, string(b.Outcome))
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(b) // the client may have gone
+}

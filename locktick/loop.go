@@ -1,0 +1,51 @@
+package locktick
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Loop calls f with every tick of the schedule that this instance gets the lock for, until ctx ends; then it returns ctx.Err()
+// as soon as f has returned. Any other error is about the Guard or the Schedule, and comes before the first tick, or when
+// there are no more. What becomes of each tick is told as [Guard] says, also what f returns.
+//
+// Loop fires when the wall clock of this instance has reached the tick, also if the clock is stepped meanwhile. It fires one
+// tick after the other: those that are due while f runs, or while the process is stopped, are left to other instances.
+func (g Guard) Loop(ctx context.Context, s Schedule, f func(ctx context.Context) error) error {
+	if err := g.Check(true); err != nil {
+		return err
+	}
+	for {
+		tick := s.Next(g.now()).Round(0)
+		if tick.IsZero() {
+			return fmt.Errorf("locktick: job %q: its schedule has no tick after %v", g.Job.JobName, g.now().Round(0))
+		}
+		if err := g.sleepUntil(ctx, tick); err != nil {
+			return err
+		}
+		g.Run(ctx, tick, f)
+	}
+}
+
+// look is how often the wall clock is looked at: timers go by the monotonic clock, which knows nothing of its steps and may
+// stand still while the machine is suspended.
+const look = time.Minute
+
+func (g Guard) sleepUntil(ctx context.Context, t time.Time) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		left := t.Sub(g.now().Round(0))
+		if left <= 0 {
+			return nil
+		}
+		timer := time.NewTimer(min(left, look))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
