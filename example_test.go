@@ -5,14 +5,18 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/DATA-DOG/go-sqlmock"
 	_ "modernc.org/sqlite"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
 // open returns a database of its own, in place of the one that the fleet shares.
@@ -177,5 +181,471 @@ func ExampleNewLocal() {
 	fmt.Println(err)
 	// Output:
 	// reporting, token above 0: true
+	// <nil>
+}
+
+// A refusal says who holds the lock, and for how long.
+func ExampleErrUnauthorised() {
+	l, clock := locktest.New()
+	if err := l.Lock("shop", "instance-1", "invoices", "run-1", time.Hour); err != nil {
+		log.Fatal(err)
+	}
+	clock.Advance(5 * time.Minute)
+
+	err := l.Lock("shop", "instance-2", "invoices", "run-2", time.Hour)
+	var held *lock.ErrUnauthorised
+	switch {
+	case err == nil:
+		defer l.Unlock("shop", "instance-2", "invoices", "run-2")
+		// … the work …
+	case errors.As(err, &held):
+		h := held.Holder()
+		fmt.Printf("not now: %s of %s has it, with %s, for %v\n", held.JobName(), held.ComponentName(), h.ComponentID, h.Age)
+	default:
+		log.Print(err) // the database: nobody knows who holds the lock
+	}
+	// Output:
+	// not now: invoices of shop has it, with instance-1, for 5m0s
+}
+
+// After a broken connection nobody knows whether the lock was taken. The same call settles it: if it was, the caller holds it
+// already, and is told so.
+func ExampleErrOutcomeUnknown() {
+	db, mock, err := sqlmock.New()
+	if err != nil {
+		log.Fatal(err)
+	}
+	mock.ExpectQuery("locks").WillReturnError(io.ErrUnexpectedEOF) // the connection breaks before the answer is there
+	mock.ExpectQuery("locks").WillReturnRows(sqlmock.NewRows(locktest.Columns).
+		AddRow(locktest.HeldBy("instance-1", "run-1", time.Now())...)) // the row says that the first call took it
+
+	// By itself, a Lock tries for some two seconds before it gives up. This one doesn't.
+	l, err := lock.NewWith(db, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 1}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for {
+		err := l.Lock("shop", "instance-1", "invoices", "run-1", time.Hour)
+		if errors.Is(err, lock.ErrOutcomeUnknown) {
+			fmt.Println("nobody knows; once more")
+			continue
+		}
+		fmt.Println("instance-1:", err)
+		break
+	}
+	// Output:
+	// nobody knows; once more
+	// instance-1: <nil>
+}
+
+// What the page for the one on call shows. The table doesn't say how long a job may take: that is for the caller to know.
+func ExampleLock_List() {
+	l, clock := locktest.New()
+	for _, err := range []error{
+		l.Lock("shop", "instance-1", "backup", "run-1", time.Hour),
+		l.Lock("shop", "instance-2", "invoices", "run-2", time.Hour),
+		l.Unlock("shop", "instance-2", "invoices", "run-2"),
+		l.Disable("shop", "report"),
+	} {
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	clock.Advance(90 * time.Minute)
+
+	all, err := l.List(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, s := range all {
+		state := "free"
+		switch {
+		case s.Expired(time.Hour):
+			state = "held, and dead: " + s.Holder.ComponentID
+		case s.Locked:
+			state = "held: " + s.Holder.ComponentID
+		case !s.Enabled:
+			state = "disabled"
+		}
+		fmt.Printf("%s/%s: %s\n", s.ComponentName, s.JobName, state)
+	}
+	// Output:
+	// shop/backup: held, and dead: instance-1
+	// shop/invoices: free
+	// shop/report: disabled
+}
+
+// Before a deployment: let nobody begin, and wait for the run that is under way.
+func ExampleLock_Status() {
+	l := lock.NewLocal(nil)
+	ctx := context.Background()
+	if err := l.Disable("shop", "backup"); err != nil {
+		log.Fatal(err)
+	}
+	for {
+		s, err := l.Status(ctx, "shop", "backup")
+		if err != nil {
+			log.Fatal(err)
+		}
+		if !s.Locked {
+			fmt.Println("nobody is at it; enabled:", s.Enabled)
+			break
+		}
+		time.Sleep(time.Second)
+	}
+	// Output:
+	// nobody is at it; enabled: false
+}
+
+// Locked is what the row says. Whether the holder may be replaced follows from the longest duration that a challenger states.
+func ExampleStatus_Expired() {
+	l, clock := locktest.New()
+	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
+		log.Fatal(err)
+	}
+	clock.Advance(90 * time.Minute)
+	s, err := l.Status(context.Background(), "shop", "backup")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("locked:", s.Locked)
+	fmt.Println("expired after an hour:", s.Expired(time.Hour))
+	fmt.Println("expired after two:", s.Expired(2*time.Hour))
+	fmt.Println("expired without a longest duration:", s.Expired(0))
+	// Output:
+	// locked: true
+	// expired after an hour: true
+	// expired after two: false
+	// expired without a longest duration: false
+}
+
+// The machine of instance-1 is gone, and nobody wants to wait until its lock expires. The holder that was seen is named, so
+// that the lock of another, who may have it by now, stays.
+func ExampleLock_ForceRelease() {
+	l := lock.NewLocal(nil)
+	ctx := context.Background()
+	if err := l.Lock("shop", "instance-1", "backup", "run-1", 0); err != nil {
+		log.Fatal(err)
+	}
+
+	s, err := l.Status(ctx, "shop", "backup")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("released:", l.ForceRelease(ctx, "shop", "backup", s.Holder))
+	fmt.Println("instance-2:", l.Lock("shop", "instance-2", "backup", "run-2", 0))
+
+	err = l.ForceRelease(ctx, "shop", "backup", s.Holder) // a second person, with what the first has seen
+	var held *lock.ErrUnauthorised
+	if errors.As(err, &held) {
+		fmt.Println("not released:", held.Holder().ComponentID, "has it now")
+	}
+	// Output:
+	// released: <nil>
+	// instance-2: <nil>
+	// not released: instance-2 has it now
+}
+
+func ExampleLock_Disable() {
+	l := lock.NewLocal(nil)
+	if err := l.Disable("shop", "backup"); err != nil {
+		log.Fatal(err)
+	}
+	err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour)
+	var off *lock.ErrDisabled
+	if errors.As(err, &off) {
+		fmt.Println(off.JobName(), "is switched off")
+	}
+
+	if err := l.Enable("shop", "backup"); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(l.Lock("shop", "instance-1", "backup", "run-1", time.Hour))
+	// Output:
+	// backup is switched off
+	// <nil>
+}
+
+// A table of one's own, made by a migration, and two listeners: a logger, and a function for metrics.
+func ExampleNewWith() {
+	db, done := open()
+	defer done()
+	if _, err := db.Exec(`CREATE TABLE "job locks" (component_name TEXT, component_id TEXT, job_name TEXT, job_id TEXT,
+		enabled BOOL, status TEXT, lock_time TIMESTAMP, PRIMARY KEY (component_name, job_name))`); err != nil {
+		log.Fatal(err)
+	}
+
+	l, err := lock.NewWith(db, lock.Options{
+		Table: "job locks",
+		NoDDL: true,
+		Logger: slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == "time" || a.Key == "took" || a.Key == "token" {
+				return slog.Attr{} // so that the example prints the same each time
+			}
+			return a
+		}})),
+		Observer: func(_ context.Context, e lock.Event) {
+			if e.Kind == lock.Refused {
+				fmt.Printf("refused: %s/%s, held by %s\n", e.ComponentName, e.JobName, e.Holder.ComponentID)
+			}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	l.Lock("shop", "instance-1", "backup", "run-1", time.Hour)
+	l.Lock("shop", "instance-2", "backup", "run-2", time.Hour)
+	l.Unlock("shop", "instance-1", "backup", "run-1")
+	// Output:
+	// level=INFO msg="lock acquired" call=Lock component=shop job=backup component_id=instance-1 job_id=run-1
+	// refused: shop/backup, held by instance-1
+	// level=INFO msg="lock released" call=Unlock component=shop job=backup component_id=instance-1 job_id=run-1
+}
+
+// A stand-by waits for as long as it takes, and leads as soon as the leader has gone.
+func ExampleLock_Acquire_wait() {
+	l := lock.NewLocal(nil)
+	ctx := context.Background()
+	job := lock.Job{ComponentName: "shop", JobName: "outbox", MaxDuration: 30 * time.Second, Wait: -1, Poll: 10 * time.Millisecond}
+
+	leader, err := l.Acquire(ctx, job)
+	if err != nil {
+		log.Fatal(err)
+	}
+	standby := make(chan *lock.Lease)
+	go func() {
+		lease, err := l.Acquire(ctx, job)
+		if err != nil {
+			log.Fatal(err)
+		}
+		standby <- lease
+	}()
+
+	fmt.Println("the leader goes:", leader.Release(ctx))
+	lease := <-standby
+	fmt.Println("the stand-by leads, with a larger token:", lease.Token() > leader.Token())
+	fmt.Println("and goes:", lease.Release(ctx))
+	// Output:
+	// the leader goes: <nil>
+	// the stand-by leads, with a larger token: true
+	// and goes: <nil>
+}
+
+// A cache is to be filled at most once an hour, whoever finds it cold.
+func ExampleJob_spacing() {
+	l, clock := locktest.New()
+	fill := func() {
+		err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "cache", MaxDuration: time.Minute,
+			Spacing: time.Hour}, func(context.Context) error {
+			fmt.Println("filling it")
+			return nil
+		})
+		var already *lock.ErrAlreadyRun
+		if errors.As(err, &already) {
+			fmt.Println("somebody did,", already.Last().Age, "ago")
+		}
+	}
+	fill()
+	clock.Advance(20 * time.Minute)
+	fill()
+	clock.Advance(41 * time.Minute)
+	fill()
+	// Output:
+	// filling it
+	// somebody did, 20m0s ago
+	// filling it
+}
+
+// A job that has begun goes on when it is disabled, unless it says otherwise.
+func ExampleJob_stopWhenDisabled() {
+	l := lock.NewLocal(nil)
+	job := lock.Job{ComponentName: "shop", JobName: "import", MaxDuration: 3 * time.Second, StopWhenDisabled: true}
+	err := l.Run(context.Background(), job, func(ctx context.Context) error {
+		if err := l.Disable("shop", "import"); err != nil { // as the one on call does
+			return err
+		}
+		<-ctx.Done() // within a third of MaxDuration
+		return nil
+	})
+	var disabled *lock.ErrDisabled
+	fmt.Println("stopped:", errors.Is(err, lock.ErrLost), "because it is disabled:", errors.As(err, &disabled))
+	// Output:
+	// stopped: true because it is disabled: true
+}
+
+// A Lease can be had without Run, by who decides when to begin and when to stop.
+func ExampleLease_Context() {
+	l := lock.NewLocal(nil)
+	ctx := context.Background()
+	lease, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "outbox", ComponentID: "instance-1", JobID: "run-1",
+		MaxDuration: 30 * time.Second})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lease.Release(ctx)
+
+	// Somebody takes instance-1 for dead.
+	if err := l.ForceRelease(ctx, "shop", "outbox", lock.Holder{ComponentID: "instance-1", JobID: "run-1"}); err != nil {
+		log.Fatal(err)
+	}
+	lease.Renew(ctx) // which happens by itself every ten seconds here
+
+	<-lease.Context().Done()
+	fmt.Println(context.Cause(lease.Context()))
+	// Output:
+	// the lease is lost: it was released by another
+}
+
+// Before something that can't be undone and isn't in the database: make sure that the lease is held right now. It has all of
+// MaxDuration before it again then.
+func ExampleLease_Renew() {
+	l := lock.NewLocal(nil)
+	job := lock.Job{ComponentName: "shop", JobName: "newsletter", MaxDuration: time.Minute}
+	err := l.Run(context.Background(), job, func(ctx context.Context) error {
+		if err := lock.LeaseFrom(ctx).Renew(ctx); err != nil {
+			return err
+		}
+		fmt.Println("sending it")
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// sending it
+	// <nil>
+}
+
+// A store that remembers the largest token that it has seen refuses a holder that is late, even one that doesn't know yet
+// that it has lost the lock.
+func ExampleLease_Token() {
+	l, clock := locktest.New()
+	ctx := context.Background()
+	var seen int64
+	store := func(token int64, what string) {
+		if token < seen {
+			fmt.Println("refused:", what)
+			return
+		}
+		seen = token
+		fmt.Println("stored:", what)
+	}
+
+	job := lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute}
+	first, err := l.Acquire(ctx, job)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer first.Release(ctx)
+	store(first.Token(), "page 1 of the first")
+	clock.Advance(2 * time.Minute) // the first is stopped for so long that it can't renew its lease
+	second, err := l.Acquire(ctx, job)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer second.Release(ctx)
+	store(second.Token(), "page 1 of the second")
+	store(first.Token(), "page 2 of the first")
+	store(second.Token(), "page 2 of the second")
+	// Output:
+	// stored: page 1 of the first
+	// stored: page 1 of the second
+	// refused: page 2 of the first
+	// stored: page 2 of the second
+}
+
+// Who takes over from a dead holder may want to clean up after it.
+func ExampleLease_TakenFrom() {
+	l, clock := locktest.New()
+	if err := l.Lock("shop", "instance-1", "import", "run-1", time.Minute); err != nil {
+		log.Fatal(err)
+	}
+	clock.Advance(time.Hour) // instance-1 has died
+
+	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "import", MaxDuration: time.Minute},
+		func(ctx context.Context) error {
+			if dead := lock.LeaseFrom(ctx).TakenFrom(); dead != nil {
+				fmt.Printf("throwing away what %s of %s has left behind\n", dead.JobID, dead.ComponentID)
+			}
+			fmt.Println("importing")
+			return nil
+		})
+	fmt.Println(err)
+	// Output:
+	// throwing away what run-1 of instance-1 has left behind
+	// importing
+	// <nil>
+}
+
+// A function deep in the job finds the lease in its context.
+func ExampleLeaseFrom() {
+	upload := func(ctx context.Context) {
+		lease := lock.LeaseFrom(ctx)
+		if lease == nil {
+			fmt.Println("uploading, without a lock")
+			return
+		}
+		fmt.Println("uploading for", lease.Job().JobName)
+	}
+	ctx := context.Background()
+	upload(ctx)
+	err := lock.NewLocal(nil).Run(ctx, lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute},
+		func(ctx context.Context) error {
+			upload(ctx)
+			return nil
+		})
+	fmt.Println(err)
+	// Output:
+	// uploading, without a lock
+	// uploading for report
+	// <nil>
+}
+
+// All instances round the time of a tick alike, whatever their clocks and zones say.
+func ExampleTick() {
+	zurich := time.FixedZone("CEST", 2*60*60)
+	first := time.Date(2026, time.June, 1, 4, 0, 0, 250e6, zurich) // a little late
+	second := time.Date(2026, time.June, 1, 2, 0, 7, 0, time.UTC)  // seven seconds late
+	fmt.Println(lock.Tick(first.Truncate(time.Hour)))
+	fmt.Println(lock.Tick(second.Truncate(time.Hour)))
+	// Output:
+	// 2026-06-01T02:00:00Z
+	// 2026-06-01T02:00:00Z
+}
+
+// Within one process, without names and without waiting: a handler that does nothing while it is at work already.
+func ExampleLocalLock() {
+	var reloading lock.LocalLock
+	reload := func(work func()) {
+		if reloading.Lock() != nil {
+			fmt.Println("it is being reloaded already")
+			return
+		}
+		defer reloading.Unlock()
+		work()
+	}
+	reload(func() {
+		fmt.Println("reloading")
+		reload(func() { fmt.Println("never") })
+	})
+	// Output:
+	// reloading
+	// it is being reloaded already
+}
+
+// A service takes a Locker, and whoever starts it decides whether there is something to share.
+func ExampleNoopLocker() {
+	backup := func(l lock.Locker) error {
+		if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
+			return err
+		}
+		defer l.Unlock("shop", "instance-1", "backup", "run-1")
+		fmt.Println("making the backup")
+		return nil
+	}
+	fmt.Println(backup(&lock.NoopLocker{})) // alone
+	fmt.Println(backup(lock.NewLocal(nil))) // or lock.New(db), in a fleet
+	// Output:
+	// making the backup
+	// <nil>
+	// making the backup
 	// <nil>
 }
