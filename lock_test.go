@@ -102,6 +102,17 @@ func (tb table) with(t testing.TB) table {
 	return tb
 }
 
+// lockWith returns a Lock on the table with options.
+func (tb table) lockWith(o lock.Options) *lock.Lock {
+	if tb.e.memory() {
+		*tb.e.local = *lock.NewLocalWith(tb.e.clock.Now, o)
+		return tb.e.local
+	}
+	l, err := lock.NewWith(tb.DB, o)
+	require.NoError(tb.t, err)
+	return l
+}
+
 func (tb table) now() time.Time {
 	if tb.e.memory() {
 		return tb.e.clock.Now().UTC().Truncate(time.Microsecond)

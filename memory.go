@@ -14,11 +14,14 @@ import (
 //
 // now is the clock by which locks expire, which a database would bring; nil means the one of time.Now. It must be safe for
 // concurrent use.
-func NewLocal(now func() time.Time) *Lock {
+func NewLocal(now func() time.Time) *Lock { return NewLocalWith(now, Options{}) }
+
+// NewLocalWith is [NewLocal] with options. Only the Logger and the Observer matter: there is no table, and nothing to retry.
+func NewLocalWith(now func() time.Time, o Options) *Lock {
 	if now == nil {
 		now = time.Now
 	}
-	return &Lock{rows: &memory{now: now, rows: map[key]reading{}}}
+	return &Lock{rows: &memory{now: now, rows: map[key]reading{}}, o: o}
 }
 
 // memory is rows in a map. A missing row is the zero reading.

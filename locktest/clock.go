@@ -15,9 +15,12 @@ type Clock struct {
 
 // New returns a [lock.NewLocal] whose locks expire by a Clock, which begins at the present time. Only the database's clock is
 // simulated: the deadlines of a lease, and the waiting for one, go by the time of package time, which testing/synctest can simulate.
-func New() (*lock.Lock, *Clock) {
+func New() (*lock.Lock, *Clock) { return NewWith(lock.Options{}) }
+
+// NewWith is [New] with options: a Logger or an Observer, for a test of what a service does with what it is told.
+func NewWith(o lock.Options) (*lock.Lock, *Clock) {
 	c := &Clock{now: time.Now()}
-	return lock.NewLocal(c.Now), c
+	return lock.NewLocalWith(c.Now, o), c
 }
 
 // Now returns the time of the clock.

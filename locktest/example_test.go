@@ -1,9 +1,11 @@
 package locktest_test
 
 import (
+	"context"
 	"fmt"
 	"time"
 
+	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
@@ -20,5 +22,22 @@ func ExampleNew() {
 	// Output:
 	// <nil>
 	// true
+	// <nil>
+}
+
+// What a service does when it is told that an instance has died.
+func ExampleNewWith() {
+	l, clock := locktest.NewWith(lock.Options{Observer: func(_ context.Context, e lock.Event) {
+		if e.Kind == lock.TakenOver {
+			fmt.Println("page somebody:", e.Holder.ComponentID, "has died")
+		}
+	}})
+	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
+		fmt.Println(err)
+	}
+	clock.Advance(2 * time.Hour)
+	fmt.Println(l.Lock("shop", "instance-2", "backup", "run-2", time.Hour))
+	// Output:
+	// page somebody: instance-1 has died
 	// <nil>
 }
