@@ -279,30 +279,6 @@ func TestALeaseCountsAsHeldUntilItHasEnded(t *testing.T) {
 			require.NoError(t, lease.Release(t.Context()))
 			is("0", "1", "100")
 		},
-		"taken over": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database, is isFunc) {
-			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
-			time.Sleep(time.Minute)
-			lease := acquire(t, l)
-			is("1", "", "")
-			require.NoError(t, lease.Release(t.Context()))
-			is("0", "1", "0")
-		},
-		"refused": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database, is isFunc) {
-			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
-			_, err := l.Acquire(t.Context(), job("a"))
-			require.Error(t, err)
-			is("0", "", "")
-		},
-		"refused while another goroutine holds it": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
-			lease := acquire(t, l)
-			_, err := l.Acquire(t.Context(), job("b"))
-			require.Error(t, err)
-			require.Error(t, l.Unlock("shop", "b", "backup", "run-b"))
-			require.Error(t, l.Unlock("shop", "", "backup", ""))
-			is("1", "", "")
-			require.NoError(t, lease.Release(t.Context()))
-			is("0", "1", "0")
-		},
 		"lost, then released": func(t *testing.T, l, _ *lock.Lock, db *observedtest.Database, is isFunc) {
 			lease := acquire(t, l)
 			db.Hung.Store(true)
@@ -313,41 +289,6 @@ func TestALeaseCountsAsHeldUntilItHasEnded(t *testing.T) {
 			require.NoError(t, lease.Release(t.Context()), "the row is still its own")
 			is("0", "1", "27")
 		},
-		"lost, then refused": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database, is isFunc) {
-			lease := acquire(t, l)
-			require.NoError(t, other.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a", JobID: "run-a"}))
-			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
-			<-lease.Context().Done()
-			synctest.Wait()
-			is("0", "1", "10")
-			require.ErrorIs(t, lease.Release(t.Context()), lock.ErrLost)
-			is("0", "1", "10")
-		},
-		"lost, then failed": func(t *testing.T, l, _ *lock.Lock, db *observedtest.Database, is isFunc) {
-			lease := acquire(t, l)
-			db.Hung.Store(true)
-			<-lease.Context().Done()
-			synctest.Wait()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			require.Error(t, lease.Release(ctx))
-			is("0", "1", "27")
-			db.Hung.Store(false)
-		},
-		"lost, as its release finds out": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database, is isFunc) {
-			lease := acquire(t, l)
-			time.Sleep(time.Second)
-			require.NoError(t, other.Lock("shop", "b", "backup", "2", time.Millisecond))
-			require.ErrorIs(t, lease.Release(t.Context()), lock.ErrLost)
-			is("0", "1", "1")
-		},
-		"released by force, here": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
-			lease := acquire(t, l)
-			require.NoError(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a", JobID: "run-a"}))
-			<-lease.Context().Done()
-			synctest.Wait()
-			is("0", "1", "10")
-		},
 		"its context ended, and nobody released it": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
 			_, err := l.Acquire(canceled(t), job("a"))
 			require.NoError(t, err)
@@ -355,25 +296,6 @@ func TestALeaseCountsAsHeldUntilItHasEnded(t *testing.T) {
 			is("1", "", "")
 			time.Sleep(time.Millisecond)
 			is("0", "", "")
-		},
-		"its release failed": func(t *testing.T, l, _ *lock.Lock, db *observedtest.Database, is isFunc) {
-			lease := acquire(t, l)
-			db.Hung.Store(true)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			require.Error(t, lease.Release(ctx))
-			is("1", "", "")
-			db.Hung.Store(false)
-			require.NoError(t, lease.Release(t.Context()))
-			is("0", "1", "1")
-		},
-		"two by the same IDs, which is one row": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
-			first, second := acquire(t, l), acquire(t, l)
-			is("1", "", "")
-			require.NoError(t, first.Release(t.Context()))
-			is("0", "1", "0")
-			require.NoError(t, second.Release(t.Context()))
-			is("0", "1", "0")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
