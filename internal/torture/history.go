@@ -206,6 +206,11 @@ func ReadHistory(paths ...string) ([]Op, error) {
 		if o.Result == Failed || o.Parent != 0 && ops[o.Parent].Result == Failed {
 			continue
 		}
+		if o.Kind == Acquire && o.Result == "" {
+			// Its process was killed: if it was granted too late, it may have been released again before that.
+			all = append(all, Op{ID: -o.ID, Parent: o.ID, Client: o.Client, Kind: Release, Job: o.Job, Owner: o.Owner,
+				Call: o.Call, Since: o.Since, Result: Unknown, Return: forever, Before: forever})
+		}
 		if o.open() {
 			o.Result, o.Return, o.Before = Unknown, forever, forever
 		}

@@ -3,6 +3,7 @@
 package torture
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -113,6 +114,25 @@ func TestAViolationIsShort(t *testing.T) {
 			require.Len(t, v.Violations, 1)
 			require.Equal(t, test.violated, v.Violations[0].History)
 		})
+	}
+}
+
+// TestAnAcquireWhoseProcessWasKilled may have been granted too late and released again, of which nobody could tell. One that has
+// returned would have told.
+func TestAnAcquireWhoseProcessWasKilled(t *testing.T) {
+	for result, violations := range map[Result]int{"": 0, Unknown: 1} {
+		path := filepath.Join(t.TempDir(), "log")
+		log, err := NewLog(path, 1)
+		require.NoError(t, err)
+		acquire := at(10, Op{Kind: Acquire, Owner: "a/1", Max: 100_000, Result: result})
+		for _, o := range []Op{acquire, refused(20, "b/1", "a/1", 10), granted(30, "b/1")} {
+			log.write(o)
+		}
+		history, err := ReadHistory(path)
+		require.NoError(t, err)
+		v := Check(history, nil)
+		require.Len(t, v.Violations, violations, "result %q", result)
+		require.Equal(t, 3, v.Operations)
 	}
 }
 
