@@ -123,7 +123,7 @@ func startPostgres(t testing.TB) *pgtest.Server { return running(t, server) }
 // running returns a server, started if it has to be. Where there is none to start, the test is skipped, unless it has to run.
 func running(t testing.TB, start func() (*pgtest.Server, error)) *pgtest.Server {
 	s, err := start()
-	if errors.Is(err, pgtest.ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required" {
+	if pgtest.Dispensable(err) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)

@@ -3,7 +3,6 @@ package compat_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -43,7 +42,7 @@ func TestMain(m *testing.M) {
 // server returns the PostgreSQL of the tests. Where there is none to start, the test is skipped, unless it has to run.
 func server(t *testing.T) *pgtest.Server {
 	s, err := startPostgres()
-	if errors.Is(err, pgtest.ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required" {
+	if pgtest.Dispensable(err) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)

@@ -251,7 +251,7 @@ func onDatabases(t *testing.T, test func(t *testing.T, db *sql.DB)) {
 
 func postgres(t *testing.T) string {
 	s, err := server()
-	if errors.Is(err, pgtest.ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required" {
+	if pgtest.Dispensable(err) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)

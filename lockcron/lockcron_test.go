@@ -289,7 +289,7 @@ func fires(t *testing.T, l *lock.Lock, j *journal, tick time.Time, f func(contex
 
 func TestOnPostgreSQL(t *testing.T) {
 	s, err := pgtest.Start("fsync=off")
-	if errors.Is(err, pgtest.ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required" {
+	if pgtest.Dispensable(err) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)

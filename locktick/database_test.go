@@ -3,7 +3,6 @@ package locktick_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -52,7 +51,7 @@ func onDatabases(t *testing.T, test func(t *testing.T, db *sql.DB, older string)
 	t.Run("PostgreSQL", func(t *testing.T) {
 		if started == nil {
 			s, err := pgtest.Start("fsync=off")
-			if errors.Is(err, pgtest.ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required" {
+			if pgtest.Dispensable(err) {
 				t.Skip(err)
 			}
 			require.NoError(t, err)

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"database/sql"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -97,7 +96,7 @@ func postgresUser(t *testing.T) user {
 
 func postgres(t *testing.T) *pgtest.Server {
 	s, err := server()
-	if errors.Is(err, pgtest.ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required" {
+	if pgtest.Dispensable(err) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)

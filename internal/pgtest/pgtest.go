@@ -31,6 +31,12 @@ type Server struct {
 // ErrMissing is the error of Start where PostgreSQL is not installed.
 var ErrMissing = errors.New("PostgreSQL's initdb and postgres are neither on PATH nor under /usr/lib/postgresql")
 
+// Dispensable says whether a test that Start has failed with err is skipped: PostgreSQL is not installed, and the environment
+// doesn't say that it has to be, by LOCK_TEST_POSTGRES=required.
+func Dispensable(err error) bool {
+	return errors.Is(err, ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required"
+}
+
 // Start creates a cluster and starts its server with the given settings, such as "fsync=off", and returns when it takes
 // connections.
 func Start(settings ...string) (*Server, error) {

@@ -4,7 +4,6 @@ package torture
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -46,7 +45,7 @@ var (
 
 func theCluster(t testing.TB) *cluster {
 	c, err := shared()
-	if errors.Is(err, pgtest.ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required" {
+	if pgtest.Dispensable(err) {
 		t.Skip(err)
 	}
 	require.NoError(t, err)
