@@ -9,36 +9,16 @@ import (
 	"log"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/DATA-DOG/go-sqlmock"
-	_ "modernc.org/sqlite"
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
-// open returns a database of its own, in place of the one that the fleet shares.
-func open() (db *sql.DB, done func()) {
-	dir, err := os.MkdirTemp("", "example")
-	if err != nil {
-		log.Fatal(err)
-	}
-	db, err = sql.Open("sqlite", "file:"+filepath.Join(dir, "locks.db")+"?_pragma=busy_timeout(10000)")
-	if err != nil {
-		log.Fatal(err)
-	}
-	return db, func() {
-		db.Close()
-		os.RemoveAll(dir)
-	}
-}
-
 func ExampleLock_Lock() {
-	db, done := open()
-	defer done()
-	l := lock.New(db)
+	l := lock.NewLocal(nil) // a service has lock.New(db)
 
 	fmt.Println("instance-1:", l.Lock("shop", "instance-1", "invoices", "run-1", 10*time.Minute))
 
@@ -58,9 +38,7 @@ func ExampleLock_Lock() {
 }
 
 func ExampleLock_Run() {
-	db, done := open()
-	defer done()
-	l := lock.New(db)
+	l := lock.NewLocal(nil) // a service has lock.New(db)
 
 	job := lock.Job{ComponentName: "shop", JobName: "outbox", MaxDuration: 30 * time.Second}
 	err := l.Run(context.Background(), job, func(ctx context.Context) error {
@@ -82,9 +60,7 @@ func ExampleLock_Run() {
 
 // Every instance fires every tick of the schedule, and one of them runs it.
 func ExampleLock_Acquire_once() {
-	db, done := open()
-	defer done()
-	l := lock.New(db)
+	l := lock.NewLocal(nil) // a service has lock.New(db)
 
 	tick := time.Date(2026, time.March, 29, 2, 0, 0, 0, time.UTC)
 	fire := func(instance string) {
@@ -115,15 +91,10 @@ func ExampleLock_Acquire_once() {
 
 // A payout is written by a transaction that can't commit unless the lease is held, so nothing is paid twice.
 func ExampleLease_Check() {
-	db, done := open()
-	defer done()
-	if _, err := db.Exec("CREATE TABLE payouts (month TEXT, payee TEXT)"); err != nil {
-		log.Fatal(err)
-	}
+	var db *sql.DB // which the service has opened
 	l := lock.New(db)
-	ctx := context.Background()
 
-	pay := func(lease *lock.Lease) error {
+	pay := func(ctx context.Context) error {
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
 			return err
@@ -132,45 +103,18 @@ func ExampleLease_Check() {
 		if _, err := tx.Exec("INSERT INTO payouts VALUES ('March', 'Ada')"); err != nil {
 			return err
 		}
-		if err := lease.Check(ctx, tx); err != nil {
+		if err := lock.LeaseFrom(ctx).Check(ctx, tx); err != nil {
 			return err
 		}
 		return tx.Commit()
 	}
 
-	job := lock.Job{ComponentName: "shop", JobName: "payout", ComponentID: "instance-1", JobID: "March", MaxDuration: time.Minute}
-	stale, err := l.Acquire(ctx, job)
-	if err != nil {
-		log.Fatal(err)
+	job := lock.Job{ComponentName: "shop", JobName: "payout", JobID: "March", MaxDuration: time.Minute}
+	if err := l.Run(context.Background(), job, pay); errors.Is(err, lock.ErrLost) {
+		fmt.Println("another instance has the lease; nothing is paid twice")
 	}
-	// Somebody takes instance-1 for dead, before it has paid, and lets instance-2 begin.
-	seen := lock.Holder{ComponentID: "instance-1", JobID: "March"}
-	if err := l.ForceRelease(ctx, "shop", "payout", seen); err != nil {
-		log.Fatal(err)
-	}
-	job.ComponentID = "instance-2"
-	lease, err := l.Acquire(ctx, job)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer lease.Release(ctx)
-
-	fmt.Println("instance-1 has lost the lease:", errors.Is(pay(stale), lock.ErrLost))
-	fmt.Println("instance-2:", pay(lease))
-	fmt.Println("its token is larger:", lease.Token() > stale.Token())
-	var payouts int
-	if err := db.QueryRow("SELECT count(*) FROM payouts").Scan(&payouts); err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("payouts:", payouts)
-	// Output:
-	// instance-1 has lost the lease: true
-	// instance-2: <nil>
-	// its token is larger: true
-	// payouts: 1
 }
 
-// On a laptop there is no database, and nothing to share.
 func ExampleNewLocal() {
 	l := lock.NewLocal(nil)
 	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute},
@@ -368,12 +312,14 @@ func ExampleLock_Disable() {
 
 // A table of one's own, made by a migration, and two listeners: a logger, and a function for metrics.
 func ExampleNewWith() {
-	db, done := open()
-	defer done()
-	if _, err := db.Exec(`CREATE TABLE "job locks" (component_name TEXT, component_id TEXT, job_name TEXT, job_id TEXT,
-		enabled BOOL, status TEXT, lock_time TIMESTAMP, PRIMARY KEY (component_name, job_name))`); err != nil {
+	db, mock, err := sqlmock.New() // in place of a database in which the table is
+	if err != nil {
 		log.Fatal(err)
 	}
+	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
+	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).
+		AddRow(locktest.HeldBy("instance-1", "run-1", time.Now())...))
+	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
 
 	l, err := lock.NewWith(db, lock.Options{
 		Table: "job locks",

@@ -2,14 +2,11 @@ package lock
 
 import (
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand"
-	"net/url"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,7 +14,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	_ "modernc.org/sqlite"
 )
 
 // A script is what becomes of a call to the rows. Before it is carried out, and after, it may take time, or fail.
@@ -779,78 +775,6 @@ func TestALeaseIsSafeForConcurrentUse(t *testing.T) {
 		}
 		require.Empty(t, w.told(Lost))
 	})
-}
-
-// onSQLite gives a Lock and its database.
-func onSQLite(t *testing.T) (*Lock, *sql.DB) {
-	dsn := (&url.URL{Scheme: "file", Opaque: filepath.ToSlash(filepath.Join(t.TempDir(), "locks.db")),
-		RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(off)"}).String()
-	db, err := sql.Open("sqlite", dsn)
-	require.NoError(t, err)
-	t.Cleanup(func() { db.Close() })
-	return New(db), db
-}
-
-func TestALeaseIsSafeForConcurrentUseOnADatabase(t *testing.T) {
-	l, db := onSQLite(t)
-	for range 3 {
-		lease, err := l.Acquire(t.Context(), backup)
-		require.NoError(t, err)
-		var all, users sync.WaitGroup
-		for range 4 {
-			users.Go(func() {
-				for range 10 {
-					if err := lease.Renew(t.Context()); err != nil {
-						t.Error(err)
-					}
-				}
-			})
-			users.Go(func() {
-				for range 10 {
-					tx, err := db.BeginTx(t.Context(), nil)
-					if err == nil {
-						err = errors.Join(lease.Check(t.Context(), tx), tx.Commit())
-					}
-					if err != nil {
-						t.Error(err)
-					}
-				}
-			})
-		}
-		for range 2 {
-			all.Go(func() {
-				users.Wait()
-				if err := lease.Release(t.Context()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		all.Wait()
-		s, err := l.Status(t.Context(), "shop", "backup")
-		require.NoError(t, err)
-		require.False(t, s.Locked)
-	}
-}
-
-// The end of a context may reach a driver when the database has done its work already.
-func TestARenewalThatIsCancelledOnADatabaseDoesNotLoseTheLease(t *testing.T) {
-	l, _ := onSQLite(t)
-	random := rand.New(rand.NewSource(1))
-	for i := range 150 {
-		lease, err := l.Acquire(t.Context(), backup)
-		require.NoError(t, err)
-		ctx, cancel := context.WithCancel(t.Context())
-		timer := time.AfterFunc(time.Duration(random.Intn(1000))*time.Microsecond, cancel)
-		for err == nil {
-			err = lease.Renew(ctx)
-		}
-		timer.Stop()
-		require.NotErrorIs(t, err, ErrLost)
-		if i%2 == 0 {
-			require.NoError(t, lease.Renew(t.Context()), "round %d: after %v", i, err)
-		}
-		require.NoError(t, lease.Release(t.Context()), "round %d: after %v", i, err)
-	}
 }
 
 // A flawed clock is a database's, in front of the time or behind it, by half of the margin at most.

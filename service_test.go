@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
@@ -48,8 +51,8 @@ func payout(ctx context.Context, l *lock.Lock, db *sql.DB) error {
 }
 
 func TestPayout(t *testing.T) {
-	onEveryEngine(t, func(t *testing.T, e engine) {
-		tb := newTable(t, e)
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
 		_, err := tb.Exec("CREATE TABLE IF NOT EXISTS invoices (id INT PRIMARY KEY, paid BOOL)")
 		require.NoError(t, err)
 		t.Cleanup(func() { tb.Exec("DROP TABLE invoices") })
@@ -80,7 +83,7 @@ func why(err error) string {
 }
 
 func TestWhy(t *testing.T) {
-	tb := newTable(t, engines[0])
+	tb := dbtest.NewTable(t, engines[0])
 	l := lock.New(tb.DB)
 	require.NoError(t, l.Lock("shop", "instance-2", "backup", "run-7", time.Hour))
 	require.Contains(t, why(nightly(tb.DB, nil)), "skipped: instance-2 has been at it for ")
@@ -107,7 +110,7 @@ func TestNightly(t *testing.T) {
 func newMock(t *testing.T) (*lock.Lock, sqlmock.Sqlmock) {
 	db, mock, err := sqlmock.New()
 	require.NoError(t, err)
-	mock.ExpectExec("CREATE TABLE IF NOT EXISTS locks").WithoutArgs().WillReturnResult(sqlmock.NewResult(0, 0))
+	mock.ExpectExec("CREATE TABLE IF NOT EXISTS locks").WithArgs([]driver.Value{}...).WillReturnResult(sqlmock.NewResult(0, 0))
 	l := lock.New(db)
 	require.NoError(t, mock.ExpectationsWereMet())
 	t.Cleanup(func() { require.NoError(t, mock.ExpectationsWereMet()) })
@@ -226,7 +229,8 @@ func TestADriversErrorIsReported(t *testing.T) {
 		err := call()
 		require.ErrorIs(t, err, boom)
 		require.ErrorContains(t, err, "lock: "+verb+` job "j" of component "c": boom`)
-		require.False(t, refused(err))
+		require.False(t, errors.As(err, new(*lock.ErrUnauthorised)))
+		require.False(t, errors.As(err, new(*lock.ErrDisabled)))
 	}
 }
 
@@ -266,8 +270,8 @@ func (c controller) run(id string, work func() error) error {
 }
 
 func TestAControllerWithoutATimeout(t *testing.T) {
-	onEveryEngine(t, func(t *testing.T, e engine) {
-		tb := newTable(t, e)
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
 		c := controller{locker: lock.New(tb.DB)}
 		require.NoError(t, c.run("a", func() error {
 			require.IsType(t, &lock.ErrUnauthorised{}, c.run("b", func() error { t.Error("two at once"); return nil }))
@@ -275,7 +279,7 @@ func TestAControllerWithoutATimeout(t *testing.T) {
 		}))
 		require.NoError(t, c.run("b", func() error { return nil }))
 		// Its instance dies: however long ago, nobody takes over.
-		tb.put(row{"b", "2", true, "LOCKED", 100 * 365 * 24 * time.Hour})
+		tb.Put(dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "LOCKED", Age: 100 * 365 * 24 * time.Hour})
 		require.IsType(t, &lock.ErrUnauthorised{}, c.run("a", func() error { t.Error("two at once"); return nil }))
 	})
 	require.NoError(t, controller{locker: &lock.NoopLocker{}}.run("a", func() error { return nil }))
@@ -313,7 +317,8 @@ func TestADatabaseThatIsNotThereIsAnErrorAndNoPanic(t *testing.T) {
 			for _, err := range []error{l.Lock("c", "a", "j", "1", 0), l.Unlock("c", "a", "j", "1")} {
 				require.ErrorContains(t, err, "Storage")
 				require.ErrorContains(t, err, `job "j" of component "c"`)
-				require.False(t, refused(err))
+				require.False(t, errors.As(err, new(*lock.ErrUnauthorised)))
+				require.False(t, errors.As(err, new(*lock.ErrDisabled)))
 				require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
 			}
 			enable, disable := l.Enable("c", "j"), l.Disable("c", "j")
@@ -328,8 +333,8 @@ func TestADatabaseThatIsNotThereIsAnErrorAndNoPanic(t *testing.T) {
 }
 
 func TestTheWaysInWhichCallersTestErrors(t *testing.T) {
-	onEveryEngine(t, func(t *testing.T, e engine) {
-		tb := newTable(t, e)
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
 		l := lock.New(tb.DB)
 		kind := func(err error) string {
 			switch err.(type) {
@@ -366,20 +371,24 @@ func TestLocalLock(t *testing.T) {
 		require.NoError(t, l.Lock())
 		require.NoError(t, l.Unlock())
 
-		errs := make([]error, challengers)
-		together(challengers, func(i int) { errs[i] = l.Lock() })
-		won := 0
-		for _, err := range errs {
-			if err == nil {
-				won++
-			}
+		var (
+			won         atomic.Int64
+			challengers sync.WaitGroup
+		)
+		for range 32 {
+			challengers.Go(func() {
+				if l.Lock() == nil {
+					won.Add(1)
+				}
+			})
 		}
-		require.Equal(t, 1, won)
+		challengers.Wait()
+		require.EqualValues(t, 1, won.Load())
 	}
 }
 
 func TestNoopLocker(t *testing.T) {
-	var l locker = &lock.NoopLocker{}
+	var l lock.NoopLocker
 	require.NoError(t, l.Disable("c", "j"))
 	require.NoError(t, l.Lock("c", "a", "j", "1", -1))
 	require.NoError(t, l.Lock("c", "b", "j", "2", 0))

@@ -3,9 +3,7 @@ package lockcron
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
-	"fmt"
 	"log"
 	"os"
 	"sync"
@@ -13,25 +11,15 @@ import (
 	"testing/synctest"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/robfig/cron/v3"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/cloudtrust/go-jobs/lock"
-	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
-// TestMain also requires that no goroutine is left when the tests have ended.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
 // A skewed schedule is that of an instance whose clock is ahead by so much, for a cron whose clock is right: cron has no clock of
 // its own to set. It fires when the instance's clock gets there.
@@ -288,16 +276,7 @@ func fires(t *testing.T, l *lock.Lock, j *journal, tick time.Time, f func(contex
 }
 
 func TestOnPostgreSQL(t *testing.T) {
-	s, err := pgtest.Start("fsync=off")
-	if pgtest.Dispensable(err) {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	defer s.Close()
-	db, err := sql.Open("pgx", s.DSN())
-	require.NoError(t, err)
-	defer db.Close()
-	db.SetMaxIdleConns(16)
+	db := dbtest.Engine{Driver: "postgres", DSN: dbtest.PostgresDSN()}.Open(t)
 	l, j := lock.New(db), newJournal()
 	noon := day(3, 1).Add(12 * time.Hour)
 

@@ -3,34 +3,23 @@ package lockgocron_test
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"log/slog"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-co-op/gocron/v2"
-	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/jonboulle/clockwork"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
-	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 	"github.com/cloudtrust/go-jobs/lock/lockgocron"
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
 func TestOnPostgreSQL(t *testing.T) {
-	s, err := pgtest.Start("fsync=off")
-	if pgtest.Dispensable(err) {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	defer s.Close()
-	db, err := sql.Open("pgx", s.DSN())
-	require.NoError(t, err)
-	defer db.Close()
-	db.SetMaxIdleConns(16)
+	db := dbtest.Engine{Driver: "postgres", DSN: dbtest.PostgresDSN()}.Open(t)
 	l := lock.New(db)
 	older := func(t *testing.T) {
 		_, err := db.Exec("UPDATE locks SET lock_time = lock_time - INTERVAL '2 hours'")

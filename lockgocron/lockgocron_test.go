@@ -2,7 +2,6 @@ package lockgocron_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -12,22 +11,14 @@ import (
 	"github.com/go-co-op/gocron/v2"
 	"github.com/jonboulle/clockwork"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 	"github.com/cloudtrust/go-jobs/lock/lockgocron"
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
-// TestMain also requires that no goroutine is left when the tests have ended.
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
 // A skewedClock is that of an instance, which is ahead of the bubble's.
 type skewedClock struct {

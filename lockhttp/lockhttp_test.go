@@ -11,23 +11,22 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
-	_ "modernc.org/sqlite"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 	"github.com/cloudtrust/go-jobs/lock/lockhttp"
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
 // Nothing runs that nobody has asked for.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
 func anything(*http.Request, lockhttp.Action) error { return nil }
 
@@ -430,8 +429,7 @@ func TestAReleaseIsOfTheHolderThatWasSeen(t *testing.T) {
 }
 
 func TestADatabaseThatFailsIsShownWithWhatWasKnown(t *testing.T) {
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "locks.db"))
-	require.NoError(t, err)
+	db := dbtest.Engine{Driver: "postgres", DSN: dbtest.PostgresDSN()}.Open(t)
 	l := lock.New(db)
 	require.NoError(t, l.Lock("shop", "instance-1", "backup", "run-1", time.Hour))
 	h := lockhttp.New(l, lockhttp.Options{Authorize: anything})
@@ -494,11 +492,7 @@ func TestALockWithoutADatabaseIsAnError(t *testing.T) {
 func TestEventsTeachDurationsAndTakeovers(t *testing.T) {
 	ctx := context.Background()
 	var events lockhttp.Events
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "locks.db"))
-	require.NoError(t, err)
-	defer db.Close()
-	l, err := lock.NewWith(db, lock.Options{Observer: events.Observe})
-	require.NoError(t, err)
+	l := lock.NewLocalWith(nil, lock.Options{Observer: events.Observe})
 	h := lockhttp.New(l, lockhttp.Options{
 		Events: &events, Authorize: anything,
 		MaxDuration: func(_, job string) time.Duration { return map[string]time.Duration{"report": time.Hour}[job] },
@@ -574,20 +568,8 @@ func TestWithTwoLooksAHandoverIsSeen(t *testing.T) {
 }
 
 func Example() {
-	db, err := sql.Open("sqlite", "file::memory:")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer db.Close()
-	db.SetMaxOpenConns(1) // each connection would have a memory of its own
-
 	var events lockhttp.Events
-	l, err := lock.NewWith(db, lock.Options{Observer: events.Observe})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
+	l := lock.NewLocalWith(nil, lock.Options{Observer: events.Observe}) // a service has lock.NewWith(db, …)
 	onlyOperators := func(r *http.Request, a lockhttp.Action) error {
 		if user, password, _ := r.BasicAuth(); a.Kind == lockhttp.Look || user == "ops" && password == "secret" {
 			return nil

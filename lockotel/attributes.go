@@ -59,10 +59,8 @@ func identities(e lock.Event) []attribute.KeyValue {
 	if e.Token != 0 {
 		all = append(all, token.Int64(e.Token))
 	}
-	if db, ok := errors.AsType[interface {
-		error
-		SQLState() string
-	}](e.Err); ok {
+	var db interface{ SQLState() string }
+	if errors.As(e.Err, &db) {
 		all = append(all, semconv.DBResponseStatusCode(db.SQLState()))
 	}
 	return all

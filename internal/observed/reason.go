@@ -57,6 +57,6 @@ func Failure(e lock.Event) string {
 }
 
 func is[E error](err error) bool {
-	_, ok := errors.AsType[E](err)
-	return ok
+	var target E
+	return errors.As(err, &target)
 }

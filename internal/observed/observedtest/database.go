@@ -12,19 +12,16 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"modernc.org/sqlite"
 
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-func init() {
-	d := &sqlite.Driver{}
-	d.MustRegisterScalarFunction("unixepoch", 1, unixepoch)
-	sql.Register("sqlite with the clock of package time", d)
-}
+// Driver is the name of the driver that Open uses: SQLite's, with [UnixEpoch] as its function unixepoch of one argument. The
+// tests' own package registers it.
+const Driver = "sqlite with the clock of package time"
 
-// unixepoch replaces SQLite's, so that a bubble of package synctest has a database with the bubble's clock.
-func unixepoch(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
+// UnixEpoch replaces SQLite's, so that a bubble of package synctest has a database with the bubble's clock.
+func UnixEpoch(args []driver.Value) (driver.Value, error) {
 	s, ok := args[0].(string)
 	switch {
 	case !ok:
@@ -49,7 +46,7 @@ type Database struct {
 
 // Open returns a Database of the test's own, in SQLite.
 func Open(t testing.TB) *Database {
-	db, err := sql.Open("sqlite with the clock of package time",
+	db, err := sql.Open(Driver,
 		"file:"+filepath.Join(t.TempDir(), "locks.db")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })

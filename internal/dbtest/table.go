@@ -1,0 +1,223 @@
+package dbtest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/locktest"
+)
+
+// A Row is a row of the table, as a test writes and reads it. nil is NULL.
+type Row struct {
+	ComponentID, JobID, Enabled, Status any
+	Age                                 any // how long before the database's now the lock_time is, a time.Duration
+}
+
+// The component and the job of the specification. The caller is component ID a, job ID 1.
+const (
+	Component = "shop"
+	Job       = "backup"
+)
+
+// A Table reads and writes the row of the job.
+type Table struct {
+	T      testing.TB
+	Engine Engine
+	*sql.DB
+	DSN string
+}
+
+// NewTable returns an empty table of the engine.
+func NewTable(t testing.TB, e Engine) Table {
+	if e.Memory() {
+		e.local, e.clock = locktest.New()
+		return Table{T: t, Engine: e}
+	}
+	dsn := e.DSN(t)
+	return Table{T: t, Engine: e, DB: e.OpenDSN(t, dsn), DSN: dsn}
+}
+
+// Lock returns a Lock on the table.
+func (tb Table) Lock() *lock.Lock {
+	if tb.Engine.Memory() {
+		return tb.Engine.local
+	}
+	return lock.New(tb.DB)
+}
+
+// With returns the table for a test within the test.
+func (tb Table) With(t testing.TB) Table {
+	tb.T = t
+	return tb
+}
+
+// LockWith returns a Lock on the table with options.
+func (tb Table) LockWith(o lock.Options) *lock.Lock {
+	if tb.Engine.Memory() {
+		*tb.Engine.local = *lock.NewLocalWith(tb.Engine.clock.Now, o)
+		return tb.Engine.local
+	}
+	l, err := lock.NewWith(tb.DB, o)
+	require.NoError(tb.T, err)
+	return l
+}
+
+// Now returns the time of the database.
+func (tb Table) Now() time.Time {
+	if tb.Engine.Memory() {
+		return tb.Engine.clock.Now().UTC().Truncate(time.Microsecond)
+	}
+	query := "SELECT clock_timestamp()"
+	if tb.Engine.SQLite() {
+		query = "SELECT CAST(round(unixepoch('subsec') * 1000) AS INTEGER)"
+	}
+	var v any
+	require.NoError(tb.T, tb.QueryRow(query).Scan(&v))
+	if ms, ok := v.(int64); ok {
+		return time.UnixMilli(ms).UTC()
+	}
+	return v.(time.Time).UTC()
+}
+
+// Timestamp returns a lock_time as the database takes it.
+func (tb Table) Timestamp(at time.Time) any {
+	if tb.Engine.SQLite() {
+		return at.Format("2006-01-02 15:04:05.000000+00:00")
+	}
+	return at
+}
+
+// CanHold reports whether such a row can be: in memory there are no NULLs, and no status but two.
+func (tb Table) CanHold(r Row) bool {
+	if !tb.Engine.Memory() || r == (Row{}) {
+		return true
+	}
+	_, hasAge := r.Age.(time.Duration)
+	return hasAge && r.ComponentID != nil && r.JobID != nil && r.Enabled != nil && (r.Status == "LOCKED" || r.Status == "UNLOCKED")
+}
+
+// Put writes the row of the job.
+func (tb Table) Put(r Row) {
+	if tb.Engine.Memory() {
+		tb.Remove()
+		age := r.Age.(time.Duration)
+		tb.Engine.clock.Advance(-age)
+		require.NoError(tb.T, tb.Engine.local.Lock(Component, r.ComponentID.(string), Job, r.JobID.(string), 0))
+		tb.Engine.clock.Advance(age)
+		if r.Status == "UNLOCKED" {
+			require.NoError(tb.T, tb.Engine.local.Unlock(Component, r.ComponentID.(string), Job, r.JobID.(string)))
+		}
+		if r.Enabled == false {
+			require.NoError(tb.T, tb.Engine.local.Disable(Component, Job))
+		}
+		return
+	}
+	var lockTime any
+	if age, ok := r.Age.(time.Duration); ok {
+		lockTime = tb.Timestamp(tb.Now().Add(-age))
+	}
+	_, err := tb.Exec(`INSERT INTO locks (component_name, component_id, job_name, job_id, enabled, status, lock_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (component_name, job_name) DO UPDATE SET component_id = excluded.component_id, job_id = excluded.job_id,
+enabled = excluded.enabled, status = excluded.status, lock_time = excluded.lock_time`,
+		Component, r.ComponentID, Job, r.JobID, r.Enabled, r.Status, lockTime)
+	require.NoError(tb.T, err)
+}
+
+// Age makes the row of the job older.
+func (tb Table) Age(by time.Duration) {
+	if tb.Engine.Memory() {
+		tb.Engine.clock.Advance(by)
+		return
+	}
+	lockTime := tb.Get(Component, Job).LockTime.Time.Add(-by)
+	_, err := tb.Exec("UPDATE locks SET lock_time = $1 WHERE component_name = $2 AND job_name = $3", tb.Timestamp(lockTime), Component, Job)
+	require.NoError(tb.T, err)
+}
+
+// Remove deletes all rows.
+func (tb Table) Remove() {
+	if tb.Engine.Memory() {
+		*tb.Engine.local = *lock.NewLocal(tb.Engine.clock.Now)
+		return
+	}
+	_, err := tb.Exec("DELETE FROM locks")
+	require.NoError(tb.T, err)
+}
+
+// Stored is what a row holds.
+type Stored struct {
+	ComponentID, JobID, Status sql.NullString
+	Enabled                    sql.NullBool
+	LockTime                   sql.NullTime
+}
+
+// Get returns the row of a job, nil if there is none. It reads all columns in order, as clients of the 2018 package do.
+func (tb Table) Get(component, job string) *Stored {
+	if tb.Engine.Memory() {
+		return tb.recall(component, job)
+	}
+	var (
+		s                Stored
+		component2, job2 string
+	)
+	err := tb.QueryRow("SELECT * FROM locks WHERE component_name = $1 AND job_name = $2", component, job).
+		Scan(&component2, &s.ComponentID, &job2, &s.JobID, &s.Enabled, &s.Status, &s.LockTime)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	require.NoError(tb.T, err)
+	require.Equal(tb.T, []string{component, job}, []string{component2, job2})
+	s.LockTime.Time = s.LockTime.Time.UTC()
+	return &s
+}
+
+// recall is Get in memory.
+func (tb Table) recall(component, job string) *Stored {
+	all, err := tb.Engine.local.List(context.Background())
+	require.NoError(tb.T, err)
+	for _, s := range all {
+		if s.ComponentName == component && s.JobName == job {
+			status := "UNLOCKED"
+			if s.Locked {
+				status = "LOCKED"
+			}
+			return &Stored{
+				ComponentID: sql.NullString{String: s.Holder.ComponentID, Valid: true},
+				JobID:       sql.NullString{String: s.Holder.JobID, Valid: true},
+				Status:      sql.NullString{String: status, Valid: true},
+				Enabled:     sql.NullBool{Bool: s.Enabled, Valid: true},
+				LockTime:    sql.NullTime{Time: s.Holder.Since, Valid: true},
+			}
+		}
+	}
+	return nil
+}
+
+// Fields returns all of the row but lock_time.
+func (s Stored) Fields() Row {
+	null := func(valid bool, v any) any {
+		if !valid {
+			return nil
+		}
+		return v
+	}
+	return Row{
+		ComponentID: null(s.ComponentID.Valid, s.ComponentID.String),
+		JobID:       null(s.JobID.Valid, s.JobID.String),
+		Enabled:     null(s.Enabled.Valid, s.Enabled.Bool),
+		Status:      null(s.Status.Valid, s.Status.String),
+	}
+}
+
+// LongPast is the lock_time of a row that nobody has locked.
+var LongPast = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// LockTime returns the lock_time of the row of the job.
+func (tb Table) LockTime() time.Time { return tb.Get(Component, Job).LockTime.Time }

@@ -1,0 +1,147 @@
+package tests
+
+import (
+	"database/sql"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
+	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
+)
+
+// The floor of each benchmark is the bare statement of the same kind through the same driver. The two take turns, so that
+// whatever else the machine does befalls both alike; what counts is the ratio of their medians, x-floor. ns/op is of the two
+// together. PostgreSQL has a server of its own here, which waits for the disk at every commit, as servers do.
+
+var durableStarted atomic.Pointer[pgtest.Server]
+
+var durable = sync.OnceValues(func() (*pgtest.Server, error) {
+	s, err := pgtest.Start()
+	durableStarted.Store(s)
+	return s, err
+})
+
+func durableDSN(params ...string) func(testing.TB) string {
+	return func(b testing.TB) string {
+		return dbtest.Running(b, durable).DSN(params...)
+	}
+}
+
+var benchmarked = []dbtest.Engine{
+	{Name: "PostgreSQL_pgx", Driver: "pgx", DSN: durableDSN()},
+	{Name: "PostgreSQL_pq", Driver: "postgres", DSN: durableDSN("binary_parameters=yes")},
+	{Name: "CockroachDB_pq", Driver: "postgres", DSN: cockroachDSN},
+	{Name: "CockroachDB_pgx", Driver: "pgx", DSN: cockroachDSN},
+	{Name: "SQLite", Driver: "sqlite", DSN: sqliteDSN},
+}
+
+// benchmark times the floor and the call against the row that setup left.
+func benchmark(b *testing.B, setup func(*testing.B, *lock.Lock), floor func(*sql.DB) error, call func(*lock.Lock) error) {
+	for _, e := range benchmarked {
+		b.Run(e.Name, func(b *testing.B) {
+			db := e.Open(b)
+			_, err := db.Exec("DROP TABLE IF EXISTS locks")
+			require.NoError(b, err)
+			l := lock.New(db)
+			setup(b, l)
+			sides := [2]func() error{
+				func() error { return floor(db) },
+				func() error { return call(l) },
+			}
+			var took [2][]time.Duration
+			for b.Loop() {
+				for i, side := range sides {
+					start := time.Now()
+					if err := side(); err != nil {
+						b.Fatal(err)
+					}
+					took[i] = append(took[i], time.Since(start))
+				}
+			}
+			median := func(d []time.Duration) float64 {
+				slices.Sort(d)
+				return float64(d[len(d)/2])
+			}
+			b.ReportMetric(median(took[0])/1e3, "µs-floor")
+			b.ReportMetric(median(took[1])/1e3, "µs-call")
+			b.ReportMetric(median(took[1])/median(took[0]), "x-floor")
+		})
+	}
+}
+
+func update(db *sql.DB, status string) error {
+	_, err := db.Exec("UPDATE locks SET status = $1 WHERE component_name = $2 AND job_name = $3", status, component, job)
+	return err
+}
+
+func BenchmarkPair(b *testing.B) {
+	benchmark(b,
+		func(b *testing.B, l *lock.Lock) { require.NoError(b, l.Enable(component, job)) },
+		func(db *sql.DB) error { return errors.Join(update(db, "LOCKED"), update(db, "UNLOCKED")) },
+		func(l *lock.Lock) error {
+			return errors.Join(l.Lock(component, "a", job, "1", time.Hour), l.Unlock(component, "a", job, "1"))
+		})
+}
+
+func BenchmarkRefused(b *testing.B) {
+	benchmark(b,
+		func(b *testing.B, l *lock.Lock) { require.NoError(b, l.Lock(component, "b", job, "2", time.Hour)) },
+		func(db *sql.DB) error {
+			var componentID, jobID string
+			return db.QueryRow("SELECT component_id, job_id FROM locks WHERE component_name = $1 AND job_name = $2", component, job).
+				Scan(&componentID, &jobID)
+		},
+		func(l *lock.Lock) error {
+			var refusal *lock.ErrUnauthorised
+			if err := l.Lock(component, "a", job, "1", time.Hour); !errors.As(err, &refusal) {
+				return errors.New("it is not refused")
+			}
+			return nil
+		})
+}
+
+func BenchmarkEnable(b *testing.B) {
+	benchmark(b,
+		func(b *testing.B, l *lock.Lock) { require.NoError(b, l.Enable(component, job)) },
+		func(db *sql.DB) error {
+			_, err := db.Exec("UPDATE locks SET enabled = TRUE WHERE component_name = $1 AND job_name = $2", component, job)
+			return err
+		},
+		func(l *lock.Lock) error { return l.Enable(component, job) })
+}
+
+// BenchmarkLocalLock has a sync.Mutex for its floor: it, too, needs two atomic steps for a pair.
+func BenchmarkLocalLock(b *testing.B) {
+	b.Run("LocalLock", func(b *testing.B) {
+		l := lock.NewLocalLock()
+		b.ReportAllocs()
+		for b.Loop() {
+			l.Lock()
+			l.Unlock()
+		}
+	})
+	b.Run("floor", func(b *testing.B) {
+		var m sync.Mutex
+		for b.Loop() {
+			if m.TryLock() {
+				m.Unlock()
+			}
+		}
+	})
+}
+
+func BenchmarkNoopLocker(b *testing.B) {
+	var l lock.NoopLocker
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Lock(component, "a", job, "1", time.Hour)
+		l.Unlock(component, "a", job, "1")
+	}
+}

@@ -1,0 +1,2 @@
+// Package browser tests the page of lockhttp in a real browser: Chromium, without a window.
+package browser

@@ -1,0 +1,383 @@
+package tests
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
+)
+
+func TestATransactionOfALeaseThatIsHeldCommits(t *testing.T) {
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lease := acquire(t, tb.Lock(), as("a", "1"))
+		for range 3 {
+			before := tb.Get(component, job)
+			tx := inTx(t, tb.DB)
+			require.NoError(t, lease.Check(t.Context(), tx))
+			require.NoError(t, lease.Check(t.Context(), tx), "again")
+			require.NoError(t, tx.Commit())
+			require.Equal(t, before, tb.Get(component, job), "a check changes nothing")
+			require.NoError(t, lease.Renew(t.Context()))
+		}
+		tx := inTx(t, tb.DB)
+		require.NoError(t, lease.Check(t.Context(), tx))
+		require.NoError(t, tx.Rollback())
+		require.NoError(t, lease.Release(t.Context()))
+
+		tx = inTx(t, tb.DB)
+		require.ErrorIs(t, lease.Check(t.Context(), tx), lock.ErrLost, "it has been released")
+	})
+}
+
+func TestATransactionOfALeaseThatIsLostIsToldSo(t *testing.T) {
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		all := dbtest.NewTable(t, e)
+		l := all.Lock()
+		for _, loss := range losses {
+			for _, knows := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, lease knows: %t", loss.name, knows), func(t *testing.T) {
+					tb := all.With(t)
+					tb.Remove()
+					lease := acquire(t, l, as("a", "1"))
+					loss.lose(tb, l)
+					before := tb.Get(component, job)
+					if knows {
+						require.ErrorIs(t, lease.Renew(t.Context()), lock.ErrLost)
+					}
+					tx := inTx(t, tb.DB)
+					err := lease.Check(t.Context(), tx)
+					require.ErrorIs(t, err, lock.ErrLost)
+					dbtest.Fails("lock: Check job")(t, err)
+					require.NoError(t, tx.Rollback())
+					require.Equal(t, before, tb.Get(component, job))
+				})
+			}
+		}
+	})
+}
+
+func TestACheckNeedsATransaction(t *testing.T) {
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lease := acquire(t, tb.Lock(), as("a", "1"))
+		conn, err := tb.Conn(t.Context())
+		require.NoError(t, err)
+		defer conn.Close()
+		for name, none := range map[string]lock.Transaction{
+			"DB": tb.DB, "Conn": conn, "type that embeds DB": struct{ *sql.DB }{tb.DB}, "DB with a BeginTx of its own": wrapper{tb.DB},
+		} {
+			err := lease.Check(t.Context(), none)
+			require.ErrorContains(t, err, "not a transaction", name)
+			require.NotErrorIs(t, err, lock.ErrLost)
+		}
+		var nothing *sql.Tx
+		for _, none := range []lock.Transaction{nil, nothing} {
+			err := lease.Check(t.Context(), none)
+			require.ErrorContains(t, err, "no transaction")
+			require.NotErrorIs(t, err, lock.ErrLost)
+		}
+		for name, some := range map[string]lock.Transaction{
+			"type that embeds Tx": struct{ *sql.Tx }{inTx(t, tb.DB)}, "Tx that nests": nesting{inTx(t, tb.DB)},
+		} {
+			require.NoError(t, lease.Check(t.Context(), some), name)
+			require.NoError(t, some.(interface{ Rollback() error }).Rollback())
+		}
+	})
+	t.Run("memory", func(t *testing.T) {
+		lease := acquire(t, lock.NewLocal(nil), as("a", "1"))
+		tx := inTx(t, engines[0].Open(t))
+		err := lease.Check(t.Context(), tx)
+		dbtest.Fails("lock: Check job", "no database")(t, err)
+		require.NotErrorIs(t, err, lock.ErrLost)
+	})
+}
+
+// wrapper begins transactions in a way of its own, as the pool of an ORM does.
+type wrapper struct{ *sql.DB }
+
+func (w wrapper) BeginTx(context.Context) (wrapper, error) { return w, nil }
+
+// nesting is a transaction within which others can be begun.
+type nesting struct{ *sql.Tx }
+
+func (n nesting) BeginTx(context.Context, *sql.TxOptions) (nesting, error) { return n, nil }
+
+func TestACheckWhoseTransactionIsOver(t *testing.T) {
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lease := acquire(t, tb.Lock(), as("a", "1"))
+		tx := inTx(t, tb.DB)
+		require.NoError(t, tx.Rollback())
+		err := lease.Check(t.Context(), tx)
+		require.ErrorIs(t, err, sql.ErrTxDone)
+		require.NotErrorIs(t, err, lock.ErrLost)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		err = lease.Check(ctx, inTx(t, tb.DB))
+		require.ErrorIs(t, err, context.Canceled)
+		require.NotErrorIs(t, err, lock.ErrLost)
+	})
+}
+
+// waits returns when some connection waits for a lock of PostgreSQL's.
+func waits(tb dbtest.Table) {
+	require.Eventually(tb.T, func() bool {
+		var n int
+		return tb.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").Scan(&n) == nil && n > 0
+	}, 10*time.Second, time.Millisecond)
+}
+
+func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		l := tb.Lock()
+		for name, end := range map[string]func(*sql.Tx) error{"Commit": (*sql.Tx).Commit, "Rollback": (*sql.Tx).Rollback} {
+			for what, take := range map[string]func() error{
+				// For a challenger who states so short a duration the lock has expired.
+				"Lock": func() error { return l.Lock(component, "b", job, "2", time.Microsecond) },
+				"Acquire": func() error {
+					j := as("b", "2")
+					j.MaxDuration = 30 * time.Second
+					lease, err := l.Acquire(t.Context(), j)
+					if err == nil {
+						err = lease.Release(t.Context())
+					}
+					return err
+				},
+				"ForceRelease": func() error {
+					return l.ForceRelease(t.Context(), component, job, lock.Holder{ComponentID: "a", JobID: "1"})
+				},
+			} {
+				t.Run(what+" until "+name, func(t *testing.T) {
+					tb := tb.With(t)
+					tb.Put(dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED", Age: time.Minute})
+					lease := acquire(t, l, as("a", "1"))
+					tx := inTx(t, tb.DB)
+					require.NoError(t, lease.Check(t.Context(), tx))
+					done := make(chan error, 1)
+					go func() { done <- take() }()
+					waits(tb)
+					select {
+					case err := <-done:
+						t.Fatal("it did not wait: ", err)
+					default:
+					}
+					require.Equal(t, dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED"}, tb.Get(component, job).Fields())
+					require.NoError(t, end(tx))
+					require.NoError(t, <-done)
+					require.NotEqual(t, dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED"}, tb.Get(component, job).Fields())
+					tx = inTx(t, tb.DB)
+					require.ErrorIs(t, lease.Check(t.Context(), tx), lock.ErrLost)
+				})
+			}
+		}
+	})
+	t.Run("SQLite", func(t *testing.T) {
+		tb := dbtest.NewTable(t, engines[0])
+		l, err := lock.NewWith(tb.DB, lock.Options{Retry: lock.RetryPolicy{Attempts: 1}})
+		require.NoError(t, err)
+		tb.Put(dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED", Age: time.Minute})
+		lease := acquire(t, l, as("a", "1"))
+		tx := inTx(t, tb.DB)
+		require.NoError(t, lease.Check(t.Context(), tx))
+		// SQLite can't be seen to wait: a challenger that doesn't is told.
+		impatient := engines[0].OpenDSN(t, tb.DSN+"&_pragma=busy_timeout(0)")
+		once, err := lock.NewWith(impatient, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 1}})
+		require.NoError(t, err)
+		require.ErrorContains(t, once.Lock(component, "b", job, "2", time.Microsecond), "locked")
+		require.NoError(t, tx.Commit())
+		require.NoError(t, once.Lock(component, "b", job, "2", time.Microsecond))
+	})
+}
+
+// TestAStaleHolderNeverCommits lets one holder take over from another at all sorts of moments, while each writes its token
+// to a ledger in a transaction that ends in a check.
+func TestAStaleHolderNeverCommits(t *testing.T) {
+	schedules := 1000
+	if testing.Short() {
+		schedules = 100
+	}
+	for _, e := range engines {
+		if e.Name != "PostgreSQL, pgx" && e.Name != "CockroachDB, pgx" && !e.SQLite() {
+			continue
+		}
+		t.Run(e.Name, func(t *testing.T) {
+			tb := dbtest.NewTable(t, e)
+			l := tb.Lock()
+			_, err := tb.Exec("DROP TABLE IF EXISTS ledger")
+			require.NoError(t, err)
+			_, err = tb.Exec("CREATE TABLE ledger (schedule BIGINT, token BIGINT, PRIMARY KEY (schedule, token))")
+			require.NoError(t, err)
+			random := rand.New(rand.NewPCG(1, 2))
+			var committed, rejected int
+			for n := range schedules {
+				s := schedule{tb: tb, l: l, n: n, job: fmt.Sprintf("%s-%d", job, n), order: order(random.IntN(3)), seed: random.Uint64()}
+				s.run()
+				switch {
+				case s.committed && s.stale:
+					t.Fatalf("schedule %d: a holder that was stale before its check has committed", n)
+				case s.committed && !s.seen:
+					t.Fatalf("schedule %d: a transaction has committed after the takeover", n)
+				case s.committed:
+					committed++
+				default:
+					rejected++
+				}
+				if t.Failed() {
+					t.Fatalf("schedule %d", n)
+				}
+			}
+			t.Logf("of the first holder's transactions %d were committed, %d were rejected", committed, rejected)
+			require.NotZero(t, committed)
+			require.NotZero(t, rejected)
+		})
+	}
+}
+
+// order is what is certain about the order of a schedule; the rest is up to chance.
+type order int
+
+const (
+	byChance order = iota
+	takeoverFirst
+	checkFirst
+)
+
+// A schedule is one takeover.
+type schedule struct {
+	tb    dbtest.Table
+	l     *lock.Lock
+	n     int
+	job   string
+	order order
+	seed  uint64
+
+	took      atomic.Bool
+	stale     bool // the check began after the takeover
+	seen      bool // the second holder has seen what the first has committed
+	committed bool
+}
+
+func (s *schedule) run() {
+	t, ctx := s.tb.T, s.tb.T.Context()
+	first, second := as("a", "1"), as("b", "2")
+	first.JobName, second.JobName = s.job, s.job
+	lease := acquire(t, s.l, first)
+	var (
+		wg            sync.WaitGroup
+		taken         = make(chan struct{})
+		checked       = make(chan struct{})
+		pause, pause2 = pauses(s.seed), pauses(s.seed + 1)
+	)
+	wg.Go(func() {
+		defer lease.Release(ctx)
+		defer sync.OnceFunc(func() { close(checked) })()
+		if s.order == takeoverFirst {
+			<-taken
+		}
+		pause()
+		s.committed = s.write(lease, pause, func() { s.stale = s.took.Load() }, func() {
+			if s.order == checkFirst {
+				checked <- struct{}{}
+			}
+		})
+	})
+	wg.Go(func() {
+		if s.order == checkFirst {
+			<-checked
+		}
+		pause2()
+		for {
+			// To it, the first one's lock expires at once.
+			err := s.l.Lock(component, second.ComponentID, s.job, second.JobID, time.Microsecond)
+			if err == nil {
+				break
+			}
+			if !refused(err) {
+				t.Error(err)
+				break
+			}
+		}
+		s.took.Store(true)
+		close(taken)
+		s.seen = s.ledger(s.tb.DB, "token = $2", lease.Token()) == 1
+		pause2()
+		lease, err := s.l.Acquire(ctx, second)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer lease.Release(ctx)
+		if !s.write(lease, pause2, func() {}, func() {}) {
+			t.Error("the second holder was rejected")
+		}
+	})
+	wg.Wait()
+}
+
+// write writes the token in a transaction that ends in a check, and says whether it was committed.
+func (s *schedule) write(lease *lock.Lease, pause, before, after func()) bool {
+	t, ctx := s.tb.T, s.tb.T.Context()
+	tx, err := s.tb.BeginTx(ctx, nil)
+	if err != nil {
+		t.Error(err)
+		return false
+	}
+	defer tx.Rollback()
+	if _, err := tx.Exec("INSERT INTO ledger (schedule, token) VALUES ($1, $2)", s.n, lease.Token()); err != nil {
+		t.Error(err)
+		return false
+	}
+	pause()
+	before()
+	if err := lease.Check(ctx, tx); err != nil {
+		if !errors.Is(err, lock.ErrLost) && !s.tb.Engine.CockroachDB() {
+			t.Error(err)
+		}
+		return false
+	}
+	after()
+	pause()
+	if n := s.ledger(tx, "token > $2", lease.Token()); n != 0 {
+		t.Errorf("there are %d larger tokens than that of a holder whose check has succeeded", n)
+	}
+	pause()
+	if err := tx.Commit(); err != nil {
+		if !s.tb.Engine.CockroachDB() {
+			t.Error(err)
+		}
+		return false
+	}
+	return true
+}
+
+func (s *schedule) ledger(db interface {
+	QueryRow(query string, args ...interface{}) *sql.Row
+}, where string, token int64) (n int) {
+	if err := db.QueryRow("SELECT count(*) FROM ledger WHERE schedule = $1 AND "+where, s.n, token).Scan(&n); err != nil {
+		s.tb.T.Error(err)
+	}
+	return n
+}
+
+// pauses returns a function that lets others go first for a random while.
+func pauses(seed uint64) func() {
+	random := rand.New(rand.NewPCG(seed, 0))
+	return func() {
+		for range 1 << random.IntN(10) {
+			runtime.Gosched()
+		}
+	}
+}

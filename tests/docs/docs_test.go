@@ -1,0 +1,546 @@
+// Package docs_test runs what the pages of this folder show: the Go code stands in code_test.go; the SQL, the commands and the
+// links are tested here.
+package docs_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	_ "github.com/lib/pq"
+	"github.com/stretchr/testify/require"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
+	"github.com/cloudtrust/go-jobs/lock/locktest"
+)
+
+// A block is a fenced piece of a page.
+type block struct {
+	at   string // page and line
+	info string // what stands behind the fence
+	text string
+	next *block // the one that follows with nothing but empty lines between
+}
+
+// read returns the blocks of a page, and the page without them.
+func read(t *testing.T, page string) (blocks []*block, prose string) {
+	content, err := os.ReadFile(page)
+	require.NoError(t, err)
+	var (
+		open, last *block
+		rest       strings.Builder
+	)
+	for i, line := range strings.SplitAfter(string(content), "\n") {
+		fence := strings.HasPrefix(line, "```")
+		switch {
+		case fence && open == nil:
+			open = &block{at: fmt.Sprintf("%s:%d", page, i+1), info: strings.TrimSpace(strings.TrimPrefix(line, "```"))}
+			blocks = append(blocks, open)
+			if last != nil {
+				last.next = open
+			}
+		case fence:
+			open, last = nil, open
+		case open != nil:
+			open.text += line
+		default:
+			rest.WriteString(line)
+			if strings.TrimSpace(line) != "" {
+				last = nil
+			}
+		}
+	}
+	require.Nil(t, open, "a block of %s has no end", page)
+	return blocks, rest.String()
+}
+
+// shown returns the blocks of all pages of this folder whose info begins with that word.
+func shown(t *testing.T, word string) (blocks []*block) {
+	pages, err := filepath.Glob("*.md")
+	require.NoError(t, err)
+	for _, page := range pages {
+		all, _ := read(t, page)
+		for _, b := range all {
+			if first, _, _ := strings.Cut(b.info, " "); first == word {
+				blocks = append(blocks, b)
+			}
+		}
+	}
+	require.NotEmpty(t, blocks)
+	return blocks
+}
+
+func TestTheGoCodeStandsInATest(t *testing.T) {
+	var tests strings.Builder
+	for _, pattern := range []string{"../*_test.go", "../tests/*_test.go", "../tests/docs/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			require.NoError(t, err)
+			tests.Write(content)
+		}
+	}
+	for _, b := range shown(t, "go") {
+		require.Contains(t, tests.String(), "\n"+b.text, b.at)
+	}
+}
+
+// Links
+
+var (
+	links    = regexp.MustCompile(`\[[^\]]*\]\(([^)\s]+)\)`)
+	code     = regexp.MustCompile("`[^`]*`")
+	headings = regexp.MustCompile(`(?m)^#+ +(.*)$`)
+	noSlug   = regexp.MustCompile(`[^\p{L}\p{N}\s_-]`)
+	notes    = regexp.MustCompile(`\[\^[a-z]+\]:?`)
+)
+
+// anchors returns what the links to a page's headings are called, as GitHub does it.
+func anchors(prose string) map[string]bool {
+	all := map[string]bool{}
+	for _, m := range headings.FindAllStringSubmatch(prose, -1) {
+		title := regexp.MustCompile(`\]\([^)]*\)`).ReplaceAllString(m[1], "]")
+		slug := strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), ""), " ", "-")
+		for n, unique := 1, slug; ; n++ {
+			if !all[unique] {
+				all[unique] = true
+				break
+			}
+			unique = fmt.Sprintf("%s-%d", slug, n)
+		}
+	}
+	return all
+}
+
+func TestTheLinksLeadSomewhere(t *testing.T) {
+	seen := 0
+	require.NoError(t, filepath.WalkDir("..", func(page string, entry fs.DirEntry, err error) error {
+		name := entry.Name()
+		if entry.IsDir() && page != ".." && (strings.HasPrefix(name, ".") || name == "testdata") {
+			return filepath.SkipDir
+		}
+		if err != nil || filepath.Ext(name) != ".md" {
+			return err
+		}
+		_, prose := read(t, page)
+		for _, m := range links.FindAllStringSubmatch(code.ReplaceAllString(prose, "code"), -1) {
+			if strings.Contains(m[1], "://") || strings.HasPrefix(m[1], "mailto:") {
+				continue
+			}
+			seen++
+			path, anchor, _ := strings.Cut(m[1], "#")
+			target := page
+			if path != "" {
+				target = filepath.Join(filepath.Dir(page), path)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s links to %s: %v", page, m[1], err)
+				continue
+			}
+			if anchor != "" {
+				_, prose := read(t, target)
+				if !anchors(prose)[anchor] {
+					t.Errorf("%s links to %s: there is no such heading", page, m[1])
+				}
+			}
+		}
+		return nil
+	}))
+	require.Greater(t, seen, 20)
+}
+
+func TestTheFootnotesAreThere(t *testing.T) {
+	_, prose := read(t, "comparison.md")
+	used, defined := map[string]bool{}, map[string]bool{}
+	for _, note := range notes.FindAllString(prose, -1) {
+		if name, ok := strings.CutSuffix(note, ":"); ok {
+			defined[name] = true
+		} else {
+			used[note] = true
+		}
+	}
+	require.NotEmpty(t, used)
+	require.Equal(t, used, defined)
+}
+
+// Pictures
+
+func TestThePicturesCanBeReadByEverybody(t *testing.T) {
+	pictures, err := filepath.Glob("*.svg")
+	require.NoError(t, err)
+	require.NotEmpty(t, pictures)
+	for _, picture := range pictures {
+		content, err := os.ReadFile(picture)
+		require.NoError(t, err)
+		var svg struct {
+			Title string `xml:"title"`
+			Desc  string `xml:"desc"`
+			Style string `xml:"style"`
+		}
+		require.NoError(t, xml.Unmarshal(content, &svg), picture)
+		require.NotEmpty(t, svg.Title, picture)
+		require.NotEmpty(t, svg.Desc, picture)
+		require.Contains(t, svg.Style, "prefers-color-scheme: dark", picture)
+	}
+}
+
+// SQL
+
+// What the tests start or make when the first of them asks for it.
+var (
+	started *pgtest.Server
+	server  = sync.OnceValues(func() (s *pgtest.Server, err error) {
+		started, err = pgtest.Start("fsync=off")
+		return started, err
+	})
+
+	binDir  string
+	command = sync.OnceValues(func() (path string, err error) {
+		if binDir, err = os.MkdirTemp("", "docs"); err != nil {
+			return "", err
+		}
+		path = filepath.Join(binDir, "lock")
+		if out, err := buildCommand(path); err != nil {
+			return "", fmt.Errorf("%w: %s", err, out)
+		}
+		return path, nil
+	})
+)
+
+// buildCommand builds the command, which is a module of its own.
+func buildCommand(path string) (out []byte, err error) {
+	cmd := exec.Command("go", "build", "-o", path, ".")
+	cmd.Dir = "../cmd/lock"
+	return cmd.CombinedOutput()
+}
+
+func TestMain(m *testing.M) {
+	// The pages are named as from the folder that they are in.
+	if err := os.Chdir("../../docs"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	if started != nil {
+		started.Close()
+	}
+	if binDir != "" {
+		os.RemoveAll(binDir)
+	}
+	os.Exit(code)
+}
+
+// onDatabases runs a test on PostgreSQL, and on CockroachDB if the environment names one.
+func onDatabases(t *testing.T, test func(t *testing.T, db *sql.DB)) {
+	run := func(t *testing.T, dsn string) {
+		db, err := sql.Open("postgres", dsn)
+		require.NoError(t, err)
+		defer db.Close()
+		test(t, db)
+	}
+	t.Run("PostgreSQL", func(t *testing.T) { run(t, postgres(t)) })
+	t.Run("CockroachDB", func(t *testing.T) {
+		dsn := os.Getenv("LOCK_TEST_COCKROACH_URL")
+		if dsn == "" {
+			t.Skip("LOCK_TEST_COCKROACH_URL is not set")
+		}
+		run(t, dsn)
+	})
+}
+
+func postgres(t *testing.T) string {
+	s, err := server()
+	if pgtest.Dispensable(err) {
+		t.Skip(err)
+	}
+	require.NoError(t, err)
+	return s.DSN()
+}
+
+// rows are those of the table that the pages show.
+var rows = []struct {
+	job, componentID, jobID string
+	enabled                 bool
+	status                  string
+	age                     time.Duration // 0: nobody has ever held it
+}{
+	{"import-2024", "web1/12/HZ3BTKQA", "2024-12-31", true, "UNLOCKED", 400 * 24 * time.Hour},
+	{"nightly-backup", "db3/4711/QX7RS2LB", "2026-11-23", true, "LOCKED", 12 * time.Minute},
+	{"outbox", "web1/207/PIV4EOO7", "4FTPX4XX2FYQPRAMVFRQIBCV5K", true, "LOCKED", 7 * time.Second},
+	{"payout", "web2/311/ZQ4M2KTC", "LI6JROLL4OMSCSPAYLBZUWVHBQ", false, "UNLOCKED", 250 * time.Second},
+	{"report", "", "", false, "UNLOCKED", 0},
+}
+
+// fill makes the table anew, with the rows in it.
+func fill(t *testing.T, db *sql.DB) *lock.Lock {
+	do(t, db, "DROP TABLE IF EXISTS locks")
+	l := lock.New(db)
+	for _, r := range rows {
+		at := time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+		if r.age != 0 {
+			at = time.Now().UTC().Add(-r.age)
+		}
+		do(t, db, "INSERT INTO locks VALUES ($1, $2, $3, $4, $5, $6, $7)", "shop", r.componentID, r.job, r.jobID, r.enabled, r.status,
+			at.Format("2006-01-02 15:04:05.000000+00:00"))
+	}
+	return l
+}
+
+func do(t *testing.T, db *sql.DB, statement string, args ...any) {
+	t.Helper()
+	_, err := db.Exec(statement, args...)
+	require.NoError(t, err)
+}
+
+// ask returns the columns' names and the rows, as the pages write them.
+func ask(t *testing.T, db *sql.DB, query, at string) (table [][]string) {
+	answer, err := db.Query(query)
+	require.NoError(t, err, at)
+	defer answer.Close()
+	columns, err := answer.Columns()
+	require.NoError(t, err)
+	table = append(table, columns)
+	for answer.Next() {
+		values, pointers := make([]any, len(columns)), make([]any, len(columns))
+		for i := range values {
+			pointers[i] = &values[i]
+		}
+		require.NoError(t, answer.Scan(pointers...))
+		var row []string
+		for _, v := range values {
+			switch v := v.(type) {
+			case time.Time:
+				row = append(row, v.UTC().Format("2006-01-02 15:04:05+00"))
+			case []byte:
+				row = append(row, string(v))
+			default:
+				row = append(row, fmt.Sprint(v))
+			}
+		}
+		table = append(table, row)
+	}
+	require.NoError(t, answer.Err(), at)
+	return table
+}
+
+var (
+	someTime = regexp.MustCompile(`20\d\d-\d\d-\d\d \d\d:\d\d:\d\d(\+00|Z)`)
+	someAge  = regexp.MustCompile(`^\d\d:\d\d:\d\d$`)
+)
+
+// alike says whether two cells say the same. Times pass: what the page shows was true when it was written.
+func alike(shown, got string) bool {
+	if someAge.MatchString(shown) && someAge.MatchString(got) {
+		since := func(s string) time.Duration {
+			var h, m, sec time.Duration
+			fmt.Sscanf(s, "%d:%d:%d", &h, &m, &sec)
+			return h*time.Hour + m*time.Minute + sec*time.Second
+		}
+		return (since(got) - since(shown)).Abs() < time.Minute
+	}
+	return someTime.ReplaceAllString(shown, "then") == someTime.ReplaceAllString(got, "then")
+}
+
+const roles = "shop_service, oncall, dashboard"
+
+func TestTheSQLGivesWhatThePagesShow(t *testing.T) {
+	onDatabases(t, func(t *testing.T, db *sql.DB) {
+		for _, b := range shown(t, "sql") {
+			t.Run(b.at, func(t *testing.T) {
+				if b.info == "sql PostgreSQL" && strings.HasSuffix(t.Name(), "CockroachDB/"+b.at) {
+					t.Skip("for PostgreSQL only")
+				}
+				fill(t, db)
+				if strings.Contains(b.text, "CREATE ROLE") {
+					defer do(t, db, "DROP OWNED BY "+roles+"; DROP ROLE "+roles)
+				}
+				if b.next == nil || b.next.info != "text" {
+					do(t, db, b.text)
+					return
+				}
+				var want [][]string
+				for line := range strings.Lines(b.next.text) {
+					cells := strings.Split(line, " | ")
+					for i := range cells {
+						cells[i] = strings.TrimSpace(cells[i])
+					}
+					want = append(want, cells)
+				}
+				got := ask(t, db, b.text, b.at)
+				require.Len(t, got, len(want), "%q", got)
+				for i := range want {
+					require.Len(t, got[i], len(want[i]))
+					for j := range want[i] {
+						require.True(t, alike(want[i][j], got[i][j]), "the page shows %q, the database gives %q", want[i][j], got[i][j])
+					}
+				}
+			})
+		}
+	})
+}
+
+// find returns the text of the one block of SQL that has a word in it.
+func find(t *testing.T, word string) string {
+	var found []string
+	for _, b := range shown(t, "sql") {
+		if strings.Contains(b.text, word) {
+			found = append(found, b.text)
+		}
+	}
+	require.Len(t, found, 1)
+	return found[0]
+}
+
+func TestTheRolesMayDoWhatTheyAreFor(t *testing.T) {
+	dsn := postgres(t)
+	admin, err := sql.Open("postgres", dsn)
+	require.NoError(t, err)
+	defer admin.Close()
+	fill(t, admin)
+	do(t, admin, find(t, "CREATE ROLE"))
+	defer do(t, admin, "DROP OWNED BY "+roles+"; DROP ROLE "+roles)
+
+	type calls struct{ lock, disable, list, remove bool }
+	for role, may := range map[string]calls{
+		"shop_service": {lock: true, disable: true, list: true},
+		"oncall":       {lock: true, disable: true, list: true},
+		"dashboard":    {list: true},
+	} {
+		t.Run(role, func(t *testing.T) {
+			db, err := sql.Open("postgres", dsn+"&role="+role)
+			require.NoError(t, err)
+			defer db.Close()
+			l := lock.New(db)
+			can := calls{
+				lock:    errors.Join(l.Lock("shop", "a", "new", "1", time.Minute), l.Unlock("shop", "a", "new", "1")) == nil,
+				disable: l.Disable("shop", "outbox") == nil,
+			}
+			_, err = l.List(t.Context())
+			can.list = err == nil
+			_, err = db.Exec("DELETE FROM locks WHERE job_name = 'new'")
+			can.remove = err == nil
+			require.Equal(t, may, can)
+		})
+	}
+}
+
+func TestCleaningUpKeepsWhatMustStay(t *testing.T) {
+	onDatabases(t, func(t *testing.T, db *sql.DB) {
+		fill(t, db)
+		// As old as the one that goes, but held, or disabled.
+		do(t, db, `INSERT INTO locks SELECT component_name, component_id, 'old, held', job_id, TRUE, 'LOCKED', lock_time
+FROM locks WHERE job_name = 'import-2024'`)
+		do(t, db, `INSERT INTO locks SELECT component_name, component_id, 'old, disabled', job_id, FALSE, 'UNLOCKED', lock_time
+FROM locks WHERE job_name = 'import-2024'`)
+		do(t, db, find(t, "DELETE"))
+		require.Equal(t, [][]string{{"job_name"}, {"nightly-backup"}, {"old, disabled"}, {"old, held"}, {"outbox"}, {"payout"},
+			{"report"}}, ask(t, db, "SELECT job_name FROM locks ORDER BY job_name", ""))
+	})
+}
+
+// TestWhatADeletedRowForgets: the four rows of the page's table, and that the row was what kept each.
+func TestWhatADeletedRowForgets(t *testing.T) {
+	onDatabases(t, func(t *testing.T, db *sql.DB) {
+		l := fill(t, db)
+		remove := func(job string) {
+			t.Helper()
+			do(t, db, "DELETE FROM locks WHERE job_name = $1", job)
+		}
+		acquire := func(job lock.Job) (int64, error) {
+			job.ComponentName, job.MaxDuration = "shop", time.Hour
+			lease, err := l.Acquire(t.Context(), job)
+			if err != nil {
+				return 0, err
+			}
+			return lease.Token(), lease.Release(t.Context())
+		}
+
+		require.Error(t, l.Lock("shop", "b", "nightly-backup", "2", time.Hour))
+		remove("nightly-backup")
+		require.NoError(t, l.Lock("shop", "b", "nightly-backup", "2", time.Hour), "the holder")
+
+		require.Error(t, l.Lock("shop", "b", "payout", "2", time.Hour))
+		remove("payout")
+		require.NoError(t, l.Lock("shop", "b", "payout", "2", time.Hour), "that it is disabled")
+
+		_, err := acquire(lock.Job{JobName: "import-2024", JobID: "2024-12-31", Once: true})
+		require.Error(t, err)
+		remove("import-2024")
+		_, err = acquire(lock.Job{JobName: "import-2024", JobID: "2024-12-31", Once: true})
+		require.NoError(t, err, "the tick")
+
+		// The clock was an hour ahead, and has been set right.
+		do(t, db, "UPDATE locks SET lock_time = clock_timestamp() + INTERVAL '1 hour', status = 'UNLOCKED' WHERE job_name = 'outbox'")
+		first, err := acquire(lock.Job{JobName: "outbox"})
+		require.NoError(t, err)
+		second, err := acquire(lock.Job{JobName: "outbox"})
+		require.NoError(t, err)
+		require.Greater(t, second, first)
+		remove("outbox")
+		third, err := acquire(lock.Job{JobName: "outbox"})
+		require.NoError(t, err)
+		require.Less(t, third, second, "the last token")
+	})
+}
+
+func TestATickThatDiedCountsAsRunIfItIsReleased(t *testing.T) {
+	tick := lock.Job{ComponentName: "shop", JobName: "nightly-backup", ComponentID: "b", JobID: "2026-11-23",
+		MaxDuration: time.Minute, Once: true}
+	for name, died := range map[string]struct {
+		then func(*lock.Lock, *locktest.Clock) error
+		runs bool
+	}{
+		"released": {func(l *lock.Lock, _ *locktest.Clock) error {
+			return l.ForceRelease(t.Context(), "shop", "nightly-backup", lock.Holder{ComponentID: "a", JobID: "2026-11-23"})
+		}, false},
+		"expired": {func(_ *lock.Lock, clock *locktest.Clock) error { clock.Advance(time.Hour); return nil }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, clock := locktest.New()
+			require.NoError(t, l.Lock("shop", "a", "nightly-backup", "2026-11-23", time.Minute))
+			require.NoError(t, died.then(l, clock))
+			runs := false
+			err := l.Run(t.Context(), tick, func(context.Context) error { runs = true; return nil })
+			var already *lock.ErrAlreadyRun
+			require.Equal(t, !died.runs, errors.As(err, &already), "%v", err)
+			require.Equal(t, died.runs, runs)
+		})
+	}
+}
+
+// TestPostgreSQLCleansUpAsItGoes: as the page says of vacuum, old versions of a row make room for new ones on its page, unless
+// a transaction that is open may still want to see them.
+func TestPostgreSQLCleansUpAsItGoes(t *testing.T) {
+	db, err := sql.Open("postgres", postgres(t))
+	require.NoError(t, err)
+	defer db.Close()
+	l := fill(t, db)
+	use := func() (pages int) {
+		for range 300 {
+			require.NoError(t, l.Lock("shop", "a", "import-2024", "1", time.Hour))
+			require.NoError(t, l.Unlock("shop", "a", "import-2024", "1"))
+		}
+		require.NoError(t, db.QueryRow("SELECT pg_relation_size('locks') / 8192").Scan(&pages))
+		return pages
+	}
+	require.LessOrEqual(t, use(), 2)
+
+	open, err := db.BeginTx(t.Context(), &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	require.NoError(t, err)
+	defer open.Rollback()
+	_, err = open.Exec("SELECT 1")
+	require.NoError(t, err)
+	require.Greater(t, use(), 4)
+}

@@ -1,0 +1,1131 @@
+package tests
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/lib/pq"
+	"github.com/stretchr/testify/require"
+	"modernc.org/sqlite"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
+	"github.com/cloudtrust/go-jobs/lock/internal/faultproxy"
+)
+
+// A doing is a call that changes the row, and the row on both sides of it.
+type doing struct {
+	name          string
+	verb          string
+	do            func(l *lock.Lock) error
+	before, after dbtest.Row // no row at all if the status is nil
+}
+
+var (
+	doLock    = func(l *lock.Lock) error { return l.Lock(component, "a", job, "1", time.Hour) }
+	doUnlock  = func(l *lock.Lock) error { return l.Unlock(component, "a", job, "1") }
+	doEnable  = func(l *lock.Lock) error { return l.Enable(component, job) }
+	doDisable = func(l *lock.Lock) error { return l.Disable(component, job) }
+
+	ours   = dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED", Age: time.Minute}
+	theirs = dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "LOCKED", Age: time.Minute}
+)
+
+var doings = []doing{
+	{"Lock of a new job", "Lock", doLock, dbtest.Row{}, ours},
+	{"Lock of a free job", "Lock", doLock, with(theirs, true, "UNLOCKED"), ours},
+	{"Unlock", "Unlock", doUnlock, ours, with(ours, true, "UNLOCKED")},
+	{"Enable", "Enable", doEnable, with(theirs, false, "LOCKED"), theirs},
+	{"Disable", "Disable", doDisable, theirs, with(theirs, false, "LOCKED")},
+}
+
+func with(r dbtest.Row, enabled bool, status string) dbtest.Row {
+	r.Enabled, r.Status = enabled, status
+	return r
+}
+
+// prepare makes the row what it is before the call.
+func (d doing) prepare(tb dbtest.Table) {
+	tb.Remove()
+	if d.before.Status != nil {
+		tb.Put(d.before)
+	}
+}
+
+// done says whether the row is what it is after the call; if not, it must be what it was before.
+func (d doing) done(tb dbtest.Table) bool {
+	now := dbtest.Row{}
+	if s := tb.Get(component, job); s != nil {
+		now = s.Fields()
+	}
+	before, after := d.before, d.after
+	before.Age, after.Age = nil, nil
+	require.Contains(tb.T, []dbtest.Row{before, after}, now)
+	return now == after
+}
+
+// postgresEngines are the ways to talk to a PostgreSQL of ordinary settings.
+func postgresEngines() (all []dbtest.Engine) {
+	for _, e := range engines {
+		if strings.HasPrefix(e.Name, "PostgreSQL") && !strings.Contains(e.Name, "serializable") {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+func onPostgres(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
+	for _, e := range postgresEngines() {
+		t.Run(e.Name, func(t *testing.T) { test(t, e) })
+	}
+}
+
+// notRefused: the error of the call is none of the two refusals, and names the call, the component, the job and all parts.
+func notRefused(t testing.TB, err error, verb string, parts ...string) {
+	require.Error(t, err)
+	dbtest.Fails(append(parts, verb+" job")...)(t, err)
+	require.NotErrorAs(t, err, new(*lock.ErrUnauthorised))
+	require.NotErrorAs(t, err, new(*lock.ErrDisabled))
+}
+
+// driverCode is the code in the driver's own error, which err must wrap.
+func driverCode(t testing.TB, e dbtest.Engine, err error) string {
+	switch e.Driver {
+	case "postgres":
+		var own *pq.Error
+		require.ErrorAs(t, err, &own)
+		return string(own.Code)
+	case "pgx":
+		var own *pgconn.PgError
+		require.ErrorAs(t, err, &own)
+		return own.Code
+	default:
+		var own *sqlite.Error
+		require.ErrorAs(t, err, &own)
+		return fmt.Sprint(own.Code() & 0xff)
+	}
+}
+
+// once is a Storage on which nothing is retried, since it looks like a transaction.
+type once struct{ *sql.DB }
+
+func (once) Commit() error   { return nil }
+func (once) Rollback() error { return nil }
+
+// counting is a transaction that counts what it is told.
+type counting struct {
+	*sql.Tx
+	statements int
+}
+
+func (c *counting) Exec(query string, args ...interface{}) (sql.Result, error) {
+	c.statements++
+	return c.Tx.Exec(query, args...)
+}
+
+func (c *counting) QueryRow(query string, args ...interface{}) *sql.Row {
+	c.statements++
+	return c.Tx.QueryRow(query, args...)
+}
+
+// Which failures are retried, and what is said when they don't end.
+
+// A script is a database that grants everything, except where it fails.
+type script struct {
+	fail func(statement int) error // counted from 1
+	at   stage
+
+	mu         sync.Mutex
+	statements int
+}
+
+// A stage is when a statement fails.
+type stage string
+
+const (
+	atOnce      stage = "at once"
+	atTheRow    stage = "at the row"
+	atTheCommit stage = "at the commit" // after the row, as an implicit transaction does
+)
+
+func (s *script) Connect(context.Context) (driver.Conn, error) { return scriptConn{s}, nil }
+func (s *script) Driver() driver.Driver                        { return s }
+func (s *script) Open(string) (driver.Conn, error)             { return scriptConn{s}, nil }
+
+func (s *script) next() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.statements++
+	return s.fail(s.statements)
+}
+
+type scriptConn struct{ s *script }
+
+func (c scriptConn) Prepare(string) (driver.Stmt, error) {
+	return nil, errors.New("nobody should prepare")
+}
+func (c scriptConn) Close() error              { return nil }
+func (c scriptConn) Begin() (driver.Tx, error) { return c, nil }
+func (c scriptConn) Commit() error             { return nil }
+func (c scriptConn) Rollback() error           { return nil }
+
+func (c scriptConn) ExecContext(_ context.Context, query string, _ []driver.NamedValue) (driver.Result, error) {
+	if strings.HasPrefix(query, "CREATE TABLE") {
+		return driver.RowsAffected(0), nil
+	}
+	return driver.RowsAffected(1), c.s.next()
+}
+
+func (c scriptConn) QueryContext(_ context.Context, _ string, _ []driver.NamedValue) (driver.Rows, error) {
+	err := c.s.next()
+	if err != nil && c.s.at == atOnce {
+		return nil, err
+	}
+	return &scriptRows{at: c.s.at, err: err}, nil
+}
+
+type scriptRows struct {
+	at   stage
+	err  error
+	read bool
+}
+
+func (r *scriptRows) Columns() []string { return make([]string, 8) }
+
+func (r *scriptRows) Next(dest []driver.Value) error {
+	if r.err != nil && r.at == atTheRow {
+		return r.err
+	}
+	if r.read {
+		return io.EOF
+	}
+	r.read = true
+	copy(dest, []driver.Value{time.Now(), "a", "1", true, "LOCKED", time.Now(), time.Now(), false})
+	return nil
+}
+
+func (r *scriptRows) Close() error {
+	if r.at == atTheCommit {
+		return r.err
+	}
+	return nil
+}
+
+// state is an error as drivers for PostgreSQL make them.
+type state string
+
+func (s state) Error() string    { return "scripted failure " + string(s) }
+func (s state) SQLState() string { return string(s) }
+
+var failures = []struct {
+	name    string
+	err     error
+	cured   bool // by a retry
+	unknown bool // whether the statement took effect
+}{
+	{"serialization failure", state("40001"), true, false},
+	{"ambiguous result", state("40003"), true, true},
+	{"deadlock", state("40P01"), true, false},
+	{"connection failure", state("08006"), true, true},
+	{"protocol violation", state("08P01"), true, true},
+	{"server shutting down", state("57P01"), true, true},
+	// The drivers should say so of nothing that was sent, but lib/pq does.
+	{"bad connection", driver.ErrBadConn, true, true},
+	{"broken reply", fmt.Errorf("receiving: %w", io.ErrUnexpectedEOF), true, true},
+	{"reset connection", &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}, true, true},
+	{"no right", state("42501"), false, false},
+	{"read-only", state("25006"), false, false},
+	{"too long", state("22001"), false, false},
+	{"no unique constraint", state("42P10"), false, false},
+	{"statement cancelled", state("57014"), false, false},
+	// What is not understood may be anything.
+	{"unheard of", errors.New("a scripted failure"), false, true},
+}
+
+// stagesOf are those that the statement of the call has.
+func stagesOf(d doing) []stage {
+	if d.verb == "Enable" || d.verb == "Disable" {
+		return []stage{atOnce}
+	}
+	return []stage{atOnce, atTheRow, atTheCommit}
+}
+
+// The most attempts that a call makes.
+const attempts = 9
+
+func TestAFailingStatementIsRetriedWhereThatCanHelp(t *testing.T) {
+	for _, f := range failures {
+		for _, d := range doings[1:] {
+			for _, at := range stagesOf(d) {
+				t.Run(f.name+"/"+d.verb+"/"+string(at), func(t *testing.T) {
+					// In the bubble of synctest nobody really waits.
+					synctest.Test(t, func(t *testing.T) {
+						for _, fails := range []int{1, 2, attempts - 1} {
+							s, err := underScript(t, d, at, func(n int) error {
+								if n <= fails {
+									return f.err
+								}
+								return nil
+							}, plain)
+							if f.cured {
+								require.NoError(t, err)
+								require.Equal(t, fails+1, s.statements)
+							} else {
+								notRefused(t, err, d.verb, f.err.Error())
+								require.ErrorIs(t, err, f.err)
+								require.Equal(t, 1, s.statements)
+							}
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestAFailureThatDoesNotEndIsGivenUp(t *testing.T) {
+	for _, f := range failures {
+		for _, d := range doings[1:] {
+			for _, at := range stagesOf(d) {
+				t.Run(f.name+"/"+d.verb+"/"+string(at), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						begun := time.Now()
+						s, err := underScript(t, d, at, func(int) error { return f.err }, plain)
+						notRefused(t, err, d.verb, f.err.Error())
+						require.ErrorIs(t, err, f.err)
+						require.Equal(t, f.unknown, errors.Is(err, lock.ErrOutcomeUnknown), err)
+						least, most, waited := 1, 1, time.Duration(0)
+						if f.cured {
+							least, most, waited = attempts, attempts, time.Second
+						}
+						if f.err == driver.ErrBadConn && at == atOnce {
+							most *= 3 // database/sql may make three of each
+						}
+						require.GreaterOrEqual(t, s.statements, least)
+						require.LessOrEqual(t, s.statements, most)
+						require.GreaterOrEqual(t, time.Since(begun), waited)
+						require.Less(t, time.Since(begun), 3*time.Second)
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestNothingIsRetriedInATransactionOfTheCaller(t *testing.T) {
+	for _, f := range failures {
+		if f.err == driver.ErrBadConn {
+			continue // for database/sql, too, to say
+		}
+		for name, storage := range map[string]func(*testing.T, *sql.DB) lock.Storage{
+			"Tx":                               func(t *testing.T, db *sql.DB) lock.Storage { return inTx(t, db) },
+			"type that embeds Tx":              func(t *testing.T, db *sql.DB) lock.Storage { return struct{ *sql.Tx }{inTx(t, db)} },
+			"type that commits and rolls back": func(t *testing.T, db *sql.DB) lock.Storage { return once{db} },
+		} {
+			t.Run(f.name+"/"+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					for _, d := range doings[1:] {
+						s, err := underScript(t, d, atOnce, func(int) error { return f.err }, storage)
+						notRefused(t, err, d.verb, f.err.Error())
+						require.ErrorIs(t, err, f.err)
+						require.Equal(t, 1, s.statements)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestSeveralFailuresOfOneCall(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		errs    []error
+		says    error
+		unknown bool
+	}{
+		// That the second attempt was not carried out says nothing of the first.
+		{"the first may have taken effect", []error{state("08006"), state("42501")}, state("42501"), true},
+		{"an earlier one may have taken effect", []error{state("40001"), state("40003"), state("40001"), state("25006")}, state("25006"), true},
+		{"none can have taken effect", []error{state("40001"), state("40001"), state("42501")}, state("42501"), false},
+		// A transaction that doesn't look like one. What failed in it is what its caller must know.
+		{"the transaction has failed", []error{state("40001"), state("25P02")}, state("40001"), false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for _, d := range doings[1:] {
+					s, err := underScript(t, d, atOnce, func(n int) error { return test.errs[n-1] }, plain)
+					notRefused(t, err, d.verb)
+					require.ErrorIs(t, err, test.says)
+					require.Equal(t, test.unknown, errors.Is(err, lock.ErrOutcomeUnknown), err)
+					require.Equal(t, len(test.errs), s.statements)
+				}
+			})
+		})
+	}
+}
+
+func plain(_ *testing.T, db *sql.DB) lock.Storage { return db }
+
+func inTx(t *testing.T, db *sql.DB) *sql.Tx {
+	tx, err := db.Begin()
+	require.NoError(t, err)
+	t.Cleanup(func() { tx.Rollback() })
+	return tx
+}
+
+// underScript makes the call to a database that fails as told.
+func underScript(t *testing.T, d doing, at stage, fail func(int) error, storage func(*testing.T, *sql.DB) lock.Storage) (*script, error) {
+	s := &script{fail: fail, at: at}
+	db := sql.OpenDB(s)
+	defer db.Close()
+	return s, d.do(lock.New(storage(t, db)))
+}
+
+// A connection that breaks.
+
+// through is a client that is connected to the server through a proxy.
+func through(tb dbtest.Table) (*faultproxy.Proxy, *sql.DB) {
+	u, err := url.Parse(tb.DSN)
+	require.NoError(tb.T, err)
+	p, err := faultproxy.Start(u.Host)
+	require.NoError(tb.T, err)
+	tb.T.Cleanup(p.Close)
+	u.Host = p.Addr()
+	return p, tb.Engine.OpenDSN(tb.T, u.String())
+}
+
+// places calls test with faults at every message of an exchange, one after the other, until one did not happen.
+func places(then faultproxy.Then, test func(faultproxy.Fault) (happened bool)) {
+	for _, place := range []faultproxy.Place{faultproxy.BeforeRequest, faultproxy.BeforeReply, faultproxy.AmidReply} {
+		for n := 0; test(faultproxy.Fault{Place: place, N: n, Then: then}); n++ {
+		}
+	}
+	for _, place := range []faultproxy.Place{faultproxy.ReplyLost, faultproxy.NotCommitted} {
+		test(faultproxy.Fault{Place: place, Then: then})
+	}
+}
+
+func TestACallWhoseConnectionIsCutAnywhereIsRetried(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		for _, d := range doings[1:] {
+			t.Run(d.verb, func(t *testing.T) {
+				t.Parallel()
+				tb := dbtest.NewTable(t, e)
+				p, db := through(tb)
+				l := lock.New(db)
+				cuts := 0
+				places(faultproxy.Recover, func(f faultproxy.Fault) bool {
+					d.prepare(tb)
+					p.Arm(f)
+					require.NoError(t, d.do(l), f)
+					require.True(t, d.done(tb), f)
+					if !p.Disarm() {
+						return false
+					}
+					cuts++
+					return true
+				})
+				require.Greater(t, cuts, 10)
+			})
+		}
+	})
+}
+
+func TestACutThatIsNotRetriedLeavesTheCallDoneOrSaysWhatIsUnknown(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		for i, d := range doings {
+			for _, then := range []faultproxy.Then{faultproxy.Vanish, faultproxy.Refuse} {
+				if then == faultproxy.Refuse && i != 0 {
+					continue // the calls differ before the cut, not after it
+				}
+				t.Run(d.name+", then "+then.String(), func(t *testing.T) {
+					t.Parallel()
+					tb := dbtest.NewTable(t, e)
+					lock.New(tb)
+					did := map[bool]int{}
+					places(then, func(f faultproxy.Fault) bool {
+						d.prepare(tb)
+						p, db := through(tb)
+						defer p.Close()
+						defer db.Close()
+						require.NoError(t, db.Ping())
+						p.Arm(f)
+						err := d.do(lock.New(once{db}))
+						if !p.Disarm() {
+							require.NoError(t, err, f)
+							return false
+						}
+						done := d.done(tb)
+						did[done]++
+						if err == nil {
+							require.True(t, done, f)
+						} else {
+							notRefused(t, err, d.verb)
+						}
+						if done && err != nil {
+							require.ErrorIs(t, err, lock.ErrOutcomeUnknown, f)
+						}
+						switch f.Place {
+						case faultproxy.ReplyLost:
+							require.True(t, done, f)
+							require.Error(t, err, f)
+						case faultproxy.NotCommitted:
+							require.False(t, done, f)
+						}
+						settles(tb, d, done, f)
+						return true
+					})
+					require.NotZero(t, did[true])
+					require.NotZero(t, did[false])
+				})
+			}
+		}
+	})
+}
+
+// settles: the same call, repeated, is granted, and what was done is not done twice.
+func settles(tb dbtest.Table, d doing, done bool, msg ...any) {
+	before := tb.Get(component, job)
+	require.NoError(tb.T, d.do(lock.New(tb)), msg...)
+	require.True(tb.T, d.done(tb), msg...)
+	if done {
+		require.Equal(tb.T, before, tb.Get(component, job), msg...)
+	}
+}
+
+func TestADatabaseThatStaysAwayIsGivenUp(t *testing.T) {
+	dbtest.StartPostgres(t)
+	// They wait for real, so all do it at the same time.
+	var all sync.WaitGroup
+	defer all.Wait()
+	run := func(e dbtest.Engine, d doing, name string, test func(t *testing.T, tb dbtest.Table, p *faultproxy.Proxy, db *sql.DB)) {
+		all.Go(func() {
+			t.Run(e.Name+"/"+d.verb+"/"+name, func(t *testing.T) {
+				tb := dbtest.NewTable(t, e)
+				lock.New(tb)
+				d.prepare(tb)
+				p, db := through(tb)
+				test(t, tb, p, db)
+			})
+		})
+	}
+	for _, e := range postgresEngines() {
+		for _, d := range []doing{doings[0], doings[4]} { // a query and an Exec
+			for _, then := range []faultproxy.Then{faultproxy.Vanish, faultproxy.Refuse} {
+				f := faultproxy.Fault{Place: faultproxy.ReplyLost, Then: then}
+				run(e, d, f.String(), func(t *testing.T, tb dbtest.Table, p *faultproxy.Proxy, db *sql.DB) {
+					l := lock.New(db)
+					p.Arm(f)
+					err := d.do(l)
+					notRefused(t, err, d.verb)
+					require.ErrorIs(t, err, lock.ErrOutcomeUnknown)
+					require.True(t, d.done(tb))
+					settles(tb, d, true)
+				})
+			}
+			run(e, d, "away from the beginning", func(t *testing.T, tb dbtest.Table, p *faultproxy.Proxy, db *sql.DB) {
+				p.Close()
+				err := d.do(lock.New(db))
+				notRefused(t, err, d.verb)
+				require.ErrorAs(t, err, new(*net.OpError))
+				// Nothing was sent.
+				require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+				require.False(t, d.done(tb))
+				settles(tb, d, false)
+			})
+		}
+	}
+}
+
+func TestAServerThatTurnsReadOnlyAfterALostReplyLeavesTheOutcomeUnknown(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lock.New(tb)
+		role := newRole(tb)
+		role.owner("GRANT SELECT, INSERT, UPDATE ON locks TO " + role.name)
+		for _, d := range doings {
+			t.Run(d.name, func(t *testing.T) {
+				tb := tb.With(t)
+				d.prepare(tb)
+				role.owner("ALTER ROLE " + role.name + " RESET default_transaction_read_only")
+				p, db := through(dbtest.Table{T: t, Engine: e, DB: tb.DB, DSN: role.dsn})
+				require.NoError(t, db.Ping())
+				l := lock.New(db)
+				role.owner("ALTER ROLE " + role.name + " SET default_transaction_read_only = on") // for sessions to come
+				p.Arm(faultproxy.Fault{Place: faultproxy.ReplyLost})
+				err := d.do(l)
+				notRefused(t, err, d.verb)
+				require.Equal(t, "25006", driverCode(t, e, err))
+				require.ErrorIs(t, err, lock.ErrOutcomeUnknown)
+				require.True(t, d.done(tb))
+				settles(tb, d, true)
+			})
+		}
+	})
+}
+
+func TestDeadConnectionsInThePoolFailNoCall(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lock.New(tb)
+		p, db := through(tb)
+		l := lock.New(db)
+		var conns []*sql.Conn
+		for range 2 * attempts {
+			conn, err := db.Conn(context.Background())
+			require.NoError(t, err)
+			conns = append(conns, conn)
+		}
+		for _, conn := range conns {
+			require.NoError(t, conn.Close())
+		}
+		require.Equal(t, 2*attempts, db.Stats().Idle)
+		p.Refuse()
+		p.Heal()
+		require.NoError(t, doLock(l))
+	})
+}
+
+func TestATableThatNewCouldNotCreateIsCreatedByTheFirstCall(t *testing.T) {
+	for name, breaks := range map[string]func(p *faultproxy.Proxy){
+		"the database was away":     (*faultproxy.Proxy).Refuse,
+		"the connection was broken": func(p *faultproxy.Proxy) { p.Arm(faultproxy.Fault{Place: faultproxy.BeforeRequest}) },
+		"the reply was lost":        func(p *faultproxy.Proxy) { p.Arm(faultproxy.Fault{Place: faultproxy.BeforeReply}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+				for _, d := range doings {
+					tb := dbtest.NewTable(t, e)
+					p, db := through(tb)
+					breaks(p)
+					l := lock.New(db)
+					p.Heal()
+					require.NoError(t, d.do(l))
+					if d.verb != "Unlock" {
+						require.Equal(t, d.verb != "Disable", tb.Get(component, job).Enabled.Bool)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A server that fails by itself.
+
+// waiting returns the process ID of the one connection of the name that waits for a row, another than not.
+func waiting(tb dbtest.Table, name string, not int) (pid int) {
+	require.Eventually(tb.T, func() bool {
+		return tb.QueryRow("SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock' AND pid <> $2",
+			name, not).Scan(&pid) == nil
+	}, 10*time.Second, time.Millisecond)
+	return pid
+}
+
+func TestACallWhoseServerProcessIsShutDownIsRetried(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lock.New(tb)
+		l := lock.New(e.OpenDSN(t, tb.DSN+"&application_name=shutdown"))
+		for _, d := range doings[1:] {
+			t.Run(d.verb, func(t *testing.T) {
+				tb := tb.With(t)
+				d.prepare(tb)
+				holder, err := tb.Begin()
+				require.NoError(t, err)
+				defer holder.Rollback()
+				_, err = holder.Exec("SELECT FROM locks FOR UPDATE")
+				require.NoError(t, err)
+				result := make(chan error, 1)
+				go func() { result <- d.do(l) }()
+				pid := waiting(tb, "shutdown", 0)
+				_, err = tb.Exec("SELECT pg_terminate_backend($1)", pid)
+				require.NoError(t, err)
+				waiting(tb, "shutdown", pid)
+				require.NoError(t, holder.Commit())
+				require.NoError(t, <-result)
+				require.True(t, d.done(tb))
+			})
+		}
+	})
+}
+
+func TestASerializationFailureInTheDatabaseIsRetried(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lock.New(tb)
+		l := lock.New(e.OpenDSN(t, tb.DSN+"&application_name=serializable&default_transaction_isolation=serializable"))
+		// What the other transaction commits while the call waits for it.
+		for _, test := range []struct {
+			name   string
+			update string
+			expect dbtest.Answer
+		}{
+			{"the same row", "UPDATE locks SET enabled = enabled", dbtest.Granted},
+			{"a lock", "UPDATE locks SET component_id = 'c', job_id = '3', status = 'LOCKED', lock_time = clock_timestamp()", dbtest.RefusedBy("c", "3")},
+			{"a disabled job", "UPDATE locks SET enabled = FALSE", dbtest.Disabled},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				tb := tb.With(t)
+				doings[1].prepare(tb)
+				other, err := tb.Begin()
+				require.NoError(t, err)
+				defer other.Rollback()
+				_, err = other.Exec(test.update)
+				require.NoError(t, err)
+				result := make(chan error, 1)
+				go func() { result <- doLock(l) }()
+				waiting(tb, "serializable", 0)
+				require.NoError(t, other.Commit())
+				test.expect(t, <-result)
+			})
+		}
+	})
+}
+
+// Transactions of the caller's.
+
+// conflict begins a serializable transaction that can't change the row any more, since another has after it began.
+func conflict(tb dbtest.Table, d doing) *sql.Tx {
+	d.prepare(tb)
+	tx, err := tb.BeginTx(context.Background(), &sql.TxOptions{Isolation: sql.LevelSerializable})
+	require.NoError(tb.T, err)
+	tb.T.Cleanup(func() { tx.Rollback() })
+	var rows int
+	require.NoError(tb.T, tx.QueryRow("SELECT count(*) FROM locks").Scan(&rows))
+	if d.before.Status == nil {
+		tb.Put(theirs)
+	} else {
+		_, err = tb.Exec("UPDATE locks SET enabled = enabled")
+		require.NoError(tb.T, err)
+	}
+	return tx
+}
+
+func TestASerializationFailureInATransactionReachesTheCaller(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lock.New(tb)
+		for _, d := range doings {
+			t.Run(d.name, func(t *testing.T) {
+				tx := &counting{Tx: conflict(tb.With(t), d)}
+				err := d.do(lock.New(tx))
+				notRefused(t, err, d.verb, "40001", "could not serialize access")
+				require.Equal(t, "40001", driverCode(t, e, err))
+				require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+				require.Equal(t, 1, tx.statements)
+			})
+			t.Run(d.name+" in a transaction that does not look like one", func(t *testing.T) {
+				tx := &counting{Tx: conflict(tb.With(t), d)}
+				l := lock.New(struct{ lock.Storage }{tx})
+				tx.statements = 0
+				err := d.do(l)
+				notRefused(t, err, d.verb, "40001", "could not serialize access")
+				require.Equal(t, "40001", driverCode(t, e, err))
+				require.Equal(t, 2, tx.statements)
+			})
+		}
+	})
+}
+
+func TestAStatementInAFailedTransaction(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lock.New(tb)
+		for _, d := range doings {
+			t.Run(d.name, func(t *testing.T) {
+				d.prepare(tb.With(t))
+				tx, err := tb.Begin()
+				require.NoError(t, err)
+				defer tx.Rollback()
+				l := lock.New(tx)
+				_, err = tx.Exec("SELECT 1/0")
+				require.Error(t, err)
+				err = d.do(l)
+				notRefused(t, err, d.verb, "25P02", "current transaction is aborted")
+				require.Equal(t, "25P02", driverCode(t, e, err))
+				require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+				require.NoError(t, tx.Rollback())
+				require.False(t, d.done(tb.With(t)))
+			})
+		}
+	})
+}
+
+func TestWhatIsOverIsAClearError(t *testing.T) {
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lock.New(tb)
+		closed := e.OpenDSN(t, tb.DSN)
+		closedLater := lock.New(closed)
+		require.NoError(t, closed.Close())
+		committed, err := tb.Begin()
+		require.NoError(t, err)
+		require.NoError(t, committed.Commit())
+		rolledBack, err := tb.Begin()
+		require.NoError(t, err)
+		require.NoError(t, rolledBack.Rollback())
+		conn, err := tb.Conn(context.Background())
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+		for _, test := range []struct {
+			name string
+			l    *lock.Lock
+			text string
+			is   error // database/sql doesn't export all
+		}{
+			{"DB closed before New", lock.New(closed), "database is closed", nil},
+			{"DB closed after New", closedLater, "database is closed", nil},
+			{"committed", lock.New(committed), "transaction has already been committed", sql.ErrTxDone},
+			{"rolled back", lock.New(rolledBack), "transaction has already been committed or rolled back", sql.ErrTxDone},
+			{"connection given back", lock.New(dbtest.ConnStorage{Conn: conn}), "connection is already closed", sql.ErrConnDone},
+		} {
+			for _, d := range doings {
+				t.Run(test.name+"/"+d.name, func(t *testing.T) {
+					d.prepare(tb.With(t))
+					begun := time.Now()
+					err := d.do(test.l)
+					notRefused(t, err, d.verb, test.text)
+					if test.is != nil {
+						require.ErrorIs(t, err, test.is)
+					}
+					require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+					require.Less(t, time.Since(begun), time.Second, "it was retried")
+					require.False(t, d.done(tb.With(t)))
+				})
+			}
+		}
+	})
+}
+
+// Rights, and tables that others made.
+
+func TestAMissingTableInATransaction(t *testing.T) {
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		for _, d := range doings {
+			tx, err := tb.Begin()
+			require.NoError(t, err)
+			err = d.do(lock.New(tx))
+			require.NoError(t, tx.Rollback())
+			notRefused(t, err, d.verb, "locks", "call New once with the *sql.DB")
+			require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+			if e.SQLite() {
+				require.ErrorContains(t, err, "no such table")
+			} else {
+				require.Equal(t, "42P01", driverCode(t, e, err))
+			}
+		}
+	})
+}
+
+// readOnly is a client that may not write.
+func readOnly(tb dbtest.Table) *sql.DB {
+	if tb.Engine.SQLite() {
+		file, _, _ := strings.Cut(tb.DSN, "?")
+		return tb.Engine.OpenDSN(tb.T, file+"?mode=ro")
+	}
+	return tb.Engine.OpenDSN(tb.T, tb.DSN+"&default_transaction_read_only=on")
+}
+
+func readOnlyCode(e dbtest.Engine) string {
+	if e.SQLite() {
+		return "8" // SQLITE_READONLY
+	}
+	return "25006"
+}
+
+func TestAReadOnlyDatabaseIsAnErrorAndNoRefusal(t *testing.T) {
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		lock.New(tb)
+		l := lock.New(readOnly(tb))
+		tests := doings
+		if !e.SQLite() && !strings.HasPrefix(e.Name, "CockroachDB") {
+			tests = append(slices.Clone(doings),
+				doing{"Lock of a job that another holds", "Lock", doLock, theirs, dbtest.Row{}},
+				doing{"Unlock of a job that another holds", "Unlock", doUnlock, theirs, dbtest.Row{}},
+				doing{"Lock of a disabled job", "Lock", doLock, with(theirs, false, "LOCKED"), dbtest.Row{}},
+				doing{"Lock of a job that the caller holds", "Lock", doLock, ours, dbtest.Row{}})
+		}
+		for _, d := range tests {
+			t.Run(d.name, func(t *testing.T) {
+				tb := tb.With(t)
+				d.prepare(tb)
+				before := tb.Get(component, job)
+				err := d.do(l)
+				notRefused(t, err, d.verb)
+				require.Equal(t, readOnlyCode(e), driverCode(t, e, err))
+				require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+				require.Equal(t, before, tb.Get(component, job))
+			})
+		}
+	})
+}
+
+// codes returns those of all errors that err wraps.
+func codes(err error) (all []string) {
+	if s, ok := err.(interface{ SQLState() string }); ok {
+		all = append(all, s.SQLState())
+	}
+	if s, ok := err.(*sqlite.Error); ok {
+		all = append(all, fmt.Sprint(s.Code()&0xff))
+	}
+	switch w := err.(type) {
+	case interface{ Unwrap() error }:
+		all = append(all, codes(w.Unwrap())...)
+	case interface{ Unwrap() []error }:
+		for _, e := range w.Unwrap() {
+			all = append(all, codes(e)...)
+		}
+	}
+	return all
+}
+
+// A role is a user who may look into the schema and no more.
+type role struct {
+	tb   dbtest.Table
+	name string
+	dsn  string
+}
+
+func newRole(tb dbtest.Table) role {
+	u, err := url.Parse(tb.DSN)
+	require.NoError(tb.T, err)
+	schema := u.Query().Get("search_path")
+	r := role{tb: tb, name: "role_" + schema}
+	r.owner("CREATE ROLE "+r.name+" LOGIN", "GRANT USAGE ON SCHEMA "+schema+" TO "+r.name)
+	tb.T.Cleanup(func() { r.owner("DROP OWNED BY "+r.name, "DROP ROLE "+r.name) })
+	u.User = url.User(r.name)
+	r.dsn = u.String()
+	return r
+}
+
+// owner runs statements of the table's owner's.
+func (r role) owner(statements ...string) {
+	for _, s := range statements {
+		_, err := r.tb.Exec(s)
+		require.NoError(r.tb.T, err)
+	}
+}
+
+func TestAMissingTableThatMayNotBeCreated(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		role := newRole(tb)
+		db := e.OpenDSN(t, role.dsn)
+		l := lock.New(db)
+		for _, d := range slices.Concat(doings, doings) {
+			err := d.do(l)
+			notRefused(t, err, d.verb, "does not exist", "permission denied")
+			require.Equal(t, "42P01", driverCode(t, e, err))
+			require.Equal(t, []string{"42P01", "42501"}, codes(err))
+			require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+			require.Equal(t, 1, strings.Count(err.Error(), "permission denied"))
+		}
+
+		lock.New(tb) // its owner creates it
+		for _, d := range doings {
+			err := d.do(l)
+			notRefused(t, err, d.verb, "permission denied")
+			require.Equal(t, []string{"42501"}, codes(err))
+		}
+
+		// Neither a new Lock is needed nor more rights than these.
+		role.owner("GRANT SELECT, INSERT, UPDATE ON locks TO " + role.name)
+		for _, l := range []*lock.Lock{l, lock.New(db)} {
+			for _, d := range doings {
+				d.prepare(tb)
+				require.NoError(t, d.do(l))
+				require.True(t, d.done(tb))
+			}
+			tb.Remove()
+			tb.Put(theirs)
+			dbtest.RefusedBy("b", "2")(t, doLock(l))
+			dbtest.RefusedBy("b", "2")(t, doUnlock(l))
+		}
+	})
+	t.Run("SQLite", func(t *testing.T) {
+		tb := dbtest.NewTable(t, engines[0])
+		// The file is there, and no table in it.
+		_, err := tb.Exec("CREATE TABLE other (x)")
+		require.NoError(t, err)
+		l := lock.New(readOnly(tb))
+		for _, d := range doings {
+			err := d.do(l)
+			notRefused(t, err, d.verb, "no such table", "readonly database")
+			require.Equal(t, []string{"1", "8"}, codes(err))
+			require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+		}
+	})
+}
+
+func TestATableMadeByHandWithShortColumns(t *testing.T) {
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		zone := "TIMESTAMP WITH TIME ZONE"
+		if e.SQLite() {
+			zone = "TIMESTAMP"
+		}
+		_, err := tb.Exec(`CREATE TABLE locks (component_name VARCHAR(40), component_id VARCHAR(40), job_name VARCHAR(40),
+			job_id VARCHAR(40), enabled BOOLEAN, status VARCHAR(10), lock_time ` + zone + `, PRIMARY KEY (component_name, job_name))`)
+		require.NoError(t, err)
+		l := lock.New(tb)
+		for _, d := range doings {
+			t.Run(d.name, func(t *testing.T) {
+				tb := tb.With(t)
+				d.prepare(tb)
+				require.NoError(t, d.do(l))
+				require.True(t, d.done(tb))
+			})
+		}
+		t.Run("refusals", func(t *testing.T) {
+			tb := tb.With(t)
+			tb.Remove()
+			tb.Put(theirs)
+			dbtest.RefusedBy("b", "2")(t, doLock(l))
+			dbtest.RefusedBy("b", "2")(t, doUnlock(l))
+			tb.Put(with(theirs, false, "LOCKED"))
+			dbtest.Disabled(t, doLock(l))
+		})
+		if e.SQLite() {
+			return // which has no short columns
+		}
+		long := strings.Repeat("é", 41)
+		for _, d := range []doing{
+			{"component ID", "Lock", func(l *lock.Lock) error { return l.Lock(component, long, job, "1", time.Hour) }, doings[1].before, dbtest.Row{}},
+			{"job ID", "Lock", func(l *lock.Lock) error { return l.Lock(component, "a", job, long, time.Hour) }, doings[1].before, dbtest.Row{}},
+			{"job ID of a new job", "Lock", func(l *lock.Lock) error { return l.Lock(component, "a", job, long, time.Hour) }, dbtest.Row{}, dbtest.Row{}},
+			{"job ID of an expired lock", "Lock", func(l *lock.Lock) error { return l.Lock(component, "a", job, long, time.Second) }, theirs, dbtest.Row{}},
+		} {
+			t.Run("over-long "+d.name, func(t *testing.T) {
+				tb := tb.With(t)
+				d.prepare(tb)
+				before := tb.Get(component, job)
+				err := d.do(l)
+				notRefused(t, err, d.verb, "too long", "22001")
+				require.Equal(t, "22001", driverCode(t, e, err))
+				require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+				require.Equal(t, before, tb.Get(component, job))
+			})
+		}
+		t.Run("over-long names", func(t *testing.T) {
+			tb.With(t).Remove()
+			for verb, err := range map[string]error{
+				"Lock":    l.Lock(long, "a", job, "1", time.Hour),
+				"Enable":  l.Enable(long, job),
+				"Disable": l.Disable(component, long),
+			} {
+				require.ErrorContains(t, err, "lock: "+verb+" job")
+				require.ErrorContains(t, err, long)
+				require.Equal(t, "22001", driverCode(t, e, err))
+			}
+			require.NoError(t, l.Unlock(long, "a", job, "1")) // there can be no such lock
+			var rows int
+			require.NoError(t, tb.QueryRow("SELECT count(*) FROM locks").Scan(&rows))
+			require.Zero(t, rows)
+		})
+		t.Run("an over-long ID holds nothing", func(t *testing.T) {
+			tb := tb.With(t)
+			tb.Put(theirs)
+			require.ErrorAs(t, l.Lock(component, long, job, "1", time.Hour), new(*lock.ErrUnauthorised))
+			require.ErrorAs(t, l.Unlock(component, long, job, "1"), new(*lock.ErrUnauthorised))
+		})
+	})
+}
+
+func TestATableWithoutAPrimaryKeyIsAClearError(t *testing.T) {
+	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		_, err := tb.Exec(`CREATE TABLE locks (component_name TEXT, component_id TEXT, job_name TEXT, job_id TEXT,
+			enabled BOOL, status TEXT, lock_time TIMESTAMP)`)
+		require.NoError(t, err)
+		l := lock.New(tb)
+		for verb, do := range map[string]func(*lock.Lock) error{"Lock": doLock, "Enable": doEnable, "Disable": doDisable} {
+			err := do(l)
+			notRefused(t, err, verb, "ON CONFLICT")
+			require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+			if e.SQLite() {
+				require.Equal(t, "1", driverCode(t, e, err)) // SQLITE_ERROR
+			} else {
+				require.Equal(t, "42P10", driverCode(t, e, err))
+			}
+			require.Nil(t, tb.Get(component, job))
+		}
+	})
+}
+
+// A SQLite that somebody else writes to for longer than it waits.
+
+// told is a Storage that tells of each of its answers.
+type told struct {
+	lock.Storage
+	answered chan struct{}
+}
+
+func (s told) tell() {
+	select {
+	case s.answered <- struct{}{}:
+	default:
+	}
+}
+
+func (s told) Exec(query string, args ...interface{}) (sql.Result, error) {
+	defer s.tell()
+	return s.Storage.Exec(query, args...)
+}
+
+func (s told) QueryRow(query string, args ...interface{}) *sql.Row {
+	defer s.tell()
+	return s.Storage.QueryRow(query, args...)
+}
+
+func TestASQLiteThatIsBusyIsRetried(t *testing.T) {
+	tb := dbtest.NewTable(t, engines[0])
+	lock.New(tb)
+	file, _, _ := strings.Cut(tb.DSN, "?")
+	db := tb.Engine.OpenDSN(t, file+"?_pragma=busy_timeout(0)")
+	for _, d := range doings {
+		t.Run(d.name, func(t *testing.T) {
+			tb := tb.With(t)
+			d.prepare(tb)
+			writer, err := tb.Begin()
+			require.NoError(t, err)
+			defer writer.Rollback()
+			_, err = writer.Exec("UPDATE locks SET enabled = enabled")
+			require.NoError(t, err)
+
+			err = d.do(lock.New(once{db}))
+			notRefused(t, err, d.verb, "database is locked")
+			require.Equal(t, "5", driverCode(t, tb.Engine, err)) // SQLITE_BUSY
+			require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+
+			s := told{db, make(chan struct{}, 100)}
+			l := lock.New(s)
+			for len(s.answered) > 0 {
+				<-s.answered
+			}
+			result := make(chan error, 1)
+			go func() { result <- d.do(l) }()
+			// Most calls look at first, which is not held up.
+			<-s.answered
+			<-s.answered
+			require.NoError(t, writer.Commit())
+			require.NoError(t, <-result)
+			require.True(t, d.done(tb))
+		})
+	}
+}
