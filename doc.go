@@ -1,34 +1,40 @@
-// Package lock makes sure that a job runs on one instance at a time, across a fleet of instances, with the database that the
-// fleet already has: CockroachDB, PostgreSQL, or SQLite where there is one machine.
+// Package lock makes sure that a job runs on one instance at a time, across a fleet of instances,
+// with the database that the fleet already has: CockroachDB, PostgreSQL, or SQLite if there is
+// one machine.
 //
-// Instances of one component (one component name, a component ID each) compete for a job (one job name, a job ID for each
-// run). A lock is a row of the table locks, which [New] creates: who holds it, since when, and whether the job is enabled.
+// Instances of one component (one component name, a component ID each) compete for a job (one job
+// name, a job ID for each run). A lock is a row of the table locks, which [New] creates: who
+// holds it, when it was acquired or last renewed, and whether the job is enabled.
 //
 // # Which call do I want?
 //
 // A tick of a schedule that all instances fire, and one is to run:
 //
-//	err := l.Run(ctx, lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute,
-//		Once: true, JobID: lock.Tick(tick)}, report)
+//	err := l.Run(ctx, lock.Job{ComponentName: "shop", JobName: "report", Tick: tick}, report)
 //
 // A worker of which there is one, wherever it runs; the others stand by:
 //
 //	for ctx.Err() == nil {
-//		err := l.Run(ctx, lock.Job{ComponentName: "shop", JobName: "outbox", MaxDuration: 30 * time.Second, Wait: -1}, drain)
+//		job := lock.Job{ComponentName: "shop", JobName: "outbox", TTL: 30 * time.Second, Wait: lock.Forever}
+//		err := l.Run(ctx, job, drain)
 //		log.Print("outbox: ", err) // and begin again
 //		time.Sleep(time.Second)
 //	}
 //
-// A leader, which does more while it leads: the same with a function that begins what a leader does, waits for ctx.Done, and
-// ends it. [LeaseFrom] gives the token of its term.
+// A leader, which does more while it leads: the same with a function that begins what a leader
+// does, waits for ctx.Done, and ends it. [LeaseFrom] returns the lease, with the token of its
+// term.
 //
 // A migration at start-up, by one instance while the others wait for it:
 //
-//	err := l.Run(ctx, lock.Job{ComponentName: "shop", JobName: "migrate", MaxDuration: time.Minute, Wait: 10 * time.Minute}, migrate)
+//	job := lock.Job{ComponentName: "shop", JobName: "migrate", Wait: 10 * time.Minute}
+//	err := l.Run(ctx, job, migrate)
 //
-// A job that writes to the same database, and must not write if it has lost the lock: [Lease.Check] in its transaction:
+// A job that writes to the same database, and must not write if it has lost the lock:
+// [Lease.Check] in its transaction:
 //
-//	err := l.Run(ctx, lock.Job{ComponentName: "shop", JobName: "payout", MaxDuration: time.Minute}, func(ctx context.Context) error {
+//	job := lock.Job{ComponentName: "shop", JobName: "payout"}
+//	err := l.Run(ctx, job, func(ctx context.Context) error {
 //		tx, err := db.BeginTx(ctx, nil)
 //		if err != nil {
 //			return err
@@ -43,15 +49,16 @@
 //		return tx.Commit()
 //	})
 //
-// A job whose longest run you know, with nothing in the background, or a program written for the package of 2018:
-// [Lock.Lock] and [Lock.Unlock].
+// A job whose longest run you know, with nothing in the background, or a program written for the
+// package of 2018: [Lock.Lock] and [Lock.Unlock].
 //
 //	if err := l.Lock("shop", instanceID, "invoices", runID, 10*time.Minute); err != nil {
-//		return err // somebody else is at it, or the job is disabled, or the database is away
+//		return err // another holds the lock, the job is disabled, or the database is away
 //	}
 //	defer l.Unlock("shop", instanceID, "invoices", runID)
 //
-// For the one on call: [Lock.List], [Lock.Status], [Lock.Disable], [Lock.Enable], [Lock.ForceRelease].
+// For the one on call: [Lock.List], [Lock.Status], [Lock.Disable], [Lock.Enable],
+// [Lock.ForceRelease], [Lock.CheckTable].
 //
 // # The life of a lock
 //
@@ -61,18 +68,18 @@
 //	└──────────┘ ◀─────────────── └─────────────────┘ ◀─┘
 //	              Unlock by it
 //
-// A holder that dies leaves its lock behind. It expires when the longest duration that the challenger states has passed
-// since the lock was taken, or renewed; then one challenger takes it over. A longest duration of 0 means that the job has none: its
-// lock is never taken over. [Lock.Disable] keeps everybody from taking a lock until [Lock.Enable]; who holds it goes on
-// holding it.
+// A holder that dies leaves its lock behind. The lock expires when the TTL that the challenger
+// states has passed since it was acquired or renewed; then one challenger takes it over. A lock
+// whose TTL is [Forever], or 0 in a call of [Lock.Lock], is never taken over. [Lock.Disable]
+// keeps everybody from acquiring a lock until [Lock.Enable]; its holder goes on holding it.
 //
-// Every decision is made by the database in one atomic step and by the database's clock, so any number of challengers have
-// one winner, and the clocks of the instances don't matter.
+// The database makes every decision in one atomic step and by its own clock, so any number of
+// challengers have one winner, and the clocks of the instances don't matter.
 //
 // # Leases
 //
-// [Lock.Acquire] and [Lock.Run] keep a lock by renewing it every third of [Job.MaxDuration], so that this says how soon a dead
-// holder is replaced, and not how long a run may take.
+// [Lock.Acquire] and [Lock.Run] keep a lock by renewing it every third of [Job.TTL]. So the TTL
+// says how soon a dead holder is replaced, and not how long a run may take.
 //
 //	            acquired, or last renewed: asked for                      the row expires
 //	            │                                                         │
@@ -80,26 +87,30 @@
 //	            │        └ renew   └ or try again             └ context ends, ErrLost
 //	others      ├── refused ──────────────────────────────────────────────┼── one takes over
 //
-// The holder counts its time from before the statement was sent, on its monotonic clock; the database counts from when it
-// carried the statement out. So a slow reply, a database that is away or a process that was stopped never let the holder trust
-// its lease for longer than the others respect it. Not counted is the time for which a whole machine is suspended, if its
-// monotonic clock stands still then; and where another server decides after a failover, or on another node of a CockroachDB
-// cluster, the difference of their clocks: Margin has to cover it.
+// The holder counts its time from before the statement was sent, on its monotonic clock; the
+// database counts from when it carried the statement out. So a slow reply, a database that is
+// away or a process that was stopped never let the holder trust its lease for longer than the
+// others respect it. Two things are not counted: the time for which a whole machine is suspended,
+// if its monotonic clock stands still; and the difference of the servers' clocks if another
+// server decides, after a failover or on another node of a CockroachDB cluster. Margin has to
+// cover them.
 //
-// A lease is renewed and released by its term: the IDs and the lock_time that it wrote last. A renewal that comes late never
-// takes the lock back, and a release never frees the lock of another, not even of one with the same IDs.
+// A lease is renewed and released by its term: the IDs and the lock time that it wrote last. A
+// renewal that comes late never takes the lock back, and a release never frees the lock of
+// another, not even of one with the same IDs.
 //
 // # What a lock can't do
 //
-// A lock that expires can't stop a holder that is still at work: it only lets another begin. A lease that is lost ends the
-// context of its job; whether the job heeds it in time is up to the job. Where this must not matter, let what the job writes to be
-// fenced: by [Lease.Check] if it is the same database, and by [Lease.Token] elsewhere, if that refuses a token smaller than
-// one that it has seen.
+// A lock that expires can't stop a holder that is still at work: it only lets another begin. A
+// lease that is lost ends the context of its job; whether the job heeds it in time is up to the
+// job. If a late write would do harm, fence it: by [Lease.Check] in the same database, and by
+// [Lease.Token] elsewhere, if that refuses a token smaller than one that it has seen.
 //
 // # Errors
 //
-// A refusal is an *[ErrUnauthorised], an *[ErrDisabled] or an *[ErrAlreadyRun], never wrapped. Every other error names the call,
-// the component and the job, and wraps what the driver said. Where a broken connection or the end of a context leaves open what
-// the database did, it also is [ErrOutcomeUnknown]: the same call with the same IDs, repeated, settles it. What a lost lease
-// makes fail is [ErrLost].
+// A refusal is an *[ErrUnauthorised], an *[ErrDisabled] or an *[ErrAlreadyRun], never wrapped;
+// all three match [ErrRefused]. Every other error names the call, the component and the job, and
+// wraps its cause. If a broken connection or the end of a context leaves open what the database
+// did, the error also matches [ErrOutcomeUnknown]: the same call with the same IDs, repeated,
+// settles it. The error of a lost lease matches [ErrLost].
 package lock

@@ -6,115 +6,153 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// ErrOutcomeUnknown is in the chain of an error (see [errors.Is]) after which nobody can tell whether the call took effect:
-// the connection broke, or the context ended, after the statement was sent. The same call with the same IDs, repeated,
-// settles it.
-var ErrOutcomeUnknown = errors.New("whether it took effect is unknown: the same call, repeated, settles it")
+// ErrOutcomeUnknown is in the chain of an error (see [errors.Is]) after which nobody can tell
+// whether the call took effect: the connection broke, or the context ended, after a statement
+// that writes was sent. The same call with the same IDs, repeated, settles it.
+var ErrOutcomeUnknown = store.ErrOutcomeUnknown
 
-// ErrLost is in the chain of the cause (see [context.Cause]) with which the context of a [Lease] ends when the lease is lost,
-// and in the chain of the errors of its Renew, Release and Check from then on.
+// ErrRefused is matched (see [errors.Is]) by the three refusals: *[ErrUnauthorised],
+// *[ErrDisabled] and
+// *[ErrAlreadyRun].
+var ErrRefused = errors.New("refused")
+
+// ErrLost is in the chain of the cause (see [context.Cause]) with which the context of a [Lease]
+// ends when the lease is lost, and in the chain of the errors of its methods from then on.
 var ErrLost = errors.New("the lease is lost")
 
-var (
-	errNoStorage = errors.New("there is no Storage: New was given none, or was not called")
-	errNoAnswer  = errors.New("the Storage gave no row: it is one that does nothing")
-)
+// ErrReleased is in the chain of the errors of the methods of a [Lease] that has been released.
+var ErrReleased = errors.New("the lease is released")
 
-// ErrUnauthorised is the error of a [Lock.Lock] or [Lock.Unlock] that was refused because another holds the lock. It is
-// returned as *ErrUnauthorised, unwrapped.
+var errNoLease = errors.New("there is no lease: it is nil, as LeaseFrom is outside of a Run")
+
+// ErrUnauthorised is the error of a [Lock.Lock] or [Lock.Unlock] that was refused because another
+// holds the lock. It is returned as *ErrUnauthorised, unwrapped.
 type ErrUnauthorised struct {
-	id     identity
-	holder Holder
+	request store.Request
+	holder  Holder
 }
 
 // Error names the component, the job and the IDs of both sides.
 func (e *ErrUnauthorised) Error() string {
-	return fmt.Sprintf("lock: %s %s by component ID %s, job ID %s: refused, component ID %s, job ID %s has held it since %s",
-		e.id.verb, e.id, short(e.id.componentID), short(e.id.jobID),
-		short(e.holder.ComponentID), short(e.holder.JobID), e.holder.Since.Format(time.RFC3339Nano))
+	return fmt.Sprintf("lock: %s %s by %s: refused, %s", e.request.Operation, e.request.Lock(),
+		e.request.Caller(), e.holder.holds())
 }
 
-// ComponentName returns the name of the component whose job was to be locked or unlocked.
-func (e *ErrUnauthorised) ComponentName() string { return e.id.componentName }
+// Is reports whether target is [ErrRefused].
+func (e *ErrUnauthorised) Is(target error) bool { return target == ErrRefused }
 
-// JobName returns the name of the job that was to be locked or unlocked.
-func (e *ErrUnauthorised) JobName() string { return e.id.jobName }
+// ComponentName returns the name of the component of the job.
+func (e *ErrUnauthorised) ComponentName() string { return e.request.ComponentName }
+
+// JobName returns the name of the job.
+func (e *ErrUnauthorised) JobName() string { return e.request.JobName }
 
 // Holder returns who holds the lock.
 func (e *ErrUnauthorised) Holder() Holder { return e.holder }
 
-// Holder is who holds a lock.
-type Holder struct {
-	ComponentID string
-	JobID       string
-	Since       time.Time     // when it took the lock or last renewed it, by the database's clock, in UTC
-	Age         time.Duration // the time from Since until the database answered, by its clock
-}
-
-// ErrAlreadyRun is the error of a [Lock.Acquire] whose job asks for Once, when the row shows that this run or a later one has
-// been made or is being made, or for Spacing, when that has not yet passed. It is returned as *ErrAlreadyRun, unwrapped.
+// ErrAlreadyRun is the error of a [Lock.Acquire] that was refused because the tick of its job, or
+// a later one, is being run or has been, or because [Job.Spacing] has not passed. It is returned
+// as
+// *ErrAlreadyRun, unwrapped.
 type ErrAlreadyRun struct {
-	id   identity
-	last Holder
+	request store.Request
+	last    Holder
+	running bool
 }
 
 // Error names the component, the job and the IDs of both sides.
 func (e *ErrAlreadyRun) Error() string {
-	return fmt.Sprintf("lock: %s %s by component ID %s, job ID %s: refused, it has been run already: component ID %s, job ID %s, at %s",
-		e.id.verb, e.id, short(e.id.componentID), short(e.id.jobID),
-		short(e.last.ComponentID), short(e.last.JobID), e.last.Since.Format(time.RFC3339Nano))
+	what := "it has been run already: " + e.last.String()
+	if e.running {
+		what = "it is being run: " + e.last.holds()
+	}
+	return fmt.Sprintf("lock: %s %s by %s: refused, %s", e.request.Operation, e.request.Lock(),
+		e.request.Caller(), what)
 }
 
-// ComponentName returns the name of the component whose job was to be locked.
-func (e *ErrAlreadyRun) ComponentName() string { return e.id.componentName }
+// Is reports whether target is [ErrRefused].
+func (e *ErrAlreadyRun) Is(target error) bool { return target == ErrRefused }
 
-// JobName returns the name of the job that was to be locked.
-func (e *ErrAlreadyRun) JobName() string { return e.id.jobName }
+// ComponentName returns the name of the component of the job.
+func (e *ErrAlreadyRun) ComponentName() string { return e.request.ComponentName }
+
+// JobName returns the name of the job.
+func (e *ErrAlreadyRun) JobName() string { return e.request.JobName }
 
 // Last returns who has run the job, or runs it now.
 func (e *ErrAlreadyRun) Last() Holder { return e.last }
 
-// ErrDisabled is the error of a [Lock.Lock] that was refused because the job is disabled. It is returned as *ErrDisabled,
-// unwrapped.
+// Running reports whether the run of Last was under way. What becomes of it is open: if its
+// instance dies, the tick can be run again once its lock has expired.
+func (e *ErrAlreadyRun) Running() bool { return e.running }
+
+// ErrDisabled is the error of a [Lock.Lock] that was refused because the job is disabled. It is
+// returned as *ErrDisabled, unwrapped.
 type ErrDisabled struct {
-	id identity
+	request store.Request
 }
 
 // Error names the component and the job.
 func (e *ErrDisabled) Error() string {
-	return fmt.Sprintf("lock: %s %s by component ID %s, job ID %s: refused, the job is disabled",
-		e.id.verb, e.id, short(e.id.componentID), short(e.id.jobID))
+	return fmt.Sprintf("lock: %s %s by %s: refused, the job is disabled", e.request.Operation,
+		e.request.Lock(), e.request.Caller())
 }
 
+// Is reports whether target is [ErrRefused].
+func (e *ErrDisabled) Is(target error) bool { return target == ErrRefused }
+
 // ComponentName returns the name of the component whose job is disabled.
-func (e *ErrDisabled) ComponentName() string { return e.id.componentName }
+func (e *ErrDisabled) ComponentName() string { return e.request.ComponentName }
 
 // JobName returns the name of the job that is disabled.
-func (e *ErrDisabled) JobName() string { return e.id.jobName }
+func (e *ErrDisabled) JobName() string { return e.request.JobName }
 
-// check finds what no database could hold.
-func (id identity) check() error {
+// ErrTickAhead is the error of a [Lock.Acquire] whose [Job.Tick] lies further ahead of the
+// database's clock than [Job.TickAhead]: the clock of this instance is fast, or the tick is
+// wrong. Nothing was written. It is returned as *ErrTickAhead, unwrapped. It is not a refusal.
+type ErrTickAhead struct {
+	request store.Request
+	tick    time.Time
+	by      time.Duration
+}
+
+// Error names the component, the job and the tick.
+func (e *ErrTickAhead) Error() string {
+	return fmt.Sprintf("lock: %s %s: the tick %s is %v ahead of the clock of the database: "+
+		"set the clock of this instance", e.request.Operation, e.request.Lock(), tickName(e.tick),
+		e.by.Round(time.Millisecond))
+}
+
+// By returns by how much the tick lies ahead of the database's clock.
+func (e *ErrTickAhead) By() time.Duration { return e.by }
+
+// valid finds what no database could hold.
+func valid(r store.Request) error {
 	for _, part := range []struct{ what, s string }{
-		{"component name", id.componentName}, {"component ID", id.componentID},
-		{"job name", id.jobName}, {"job ID", id.jobID},
+		{"component name", r.ComponentName}, {"component ID", r.ComponentID},
+		{"job name", r.JobName}, {"job ID", r.JobID},
 	} {
 		if i := strings.IndexByte(part.s, 0); i >= 0 {
 			return fmt.Errorf("the %s has a NUL at byte %d, which no database can hold", part.what, i)
 		}
 		if !utf8.ValidString(part.s) {
-			return fmt.Errorf("the %s %s is not valid UTF-8", part.what, short(part.s))
+			return fmt.Errorf("the %s %s is not valid UTF-8", part.what, store.Quote(part.s))
 		}
 	}
 	return nil
 }
 
-// short quotes s for a message, and only its beginning where it is long.
-func short(s string) string {
-	const most = 200
-	if len(s) <= most {
-		return fmt.Sprintf("%q", s)
+// validTTL finds a duration after which a lock can't expire.
+func validTTL(what string, d time.Duration) error {
+	switch {
+	case d < 0:
+		return fmt.Errorf("%s, %v, is negative; 0 means that the lock never expires", what, d)
+	case d > 0 && d < time.Microsecond:
+		return fmt.Errorf("%s, %v, is less than a microsecond: is its unit missing?", what, d)
 	}
-	return fmt.Sprintf("%q… (%d bytes)", s[:most], len(s))
+	return nil
 }

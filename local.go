@@ -5,8 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// LocalLock is a lock within one process, for jobs that need no database: a [Lock] for a fleet of one. Its zero value is an
-// unlocked lock. It is safe for concurrent use and must not be copied after its first use.
+// LocalLock is a lock within one process, for jobs that need no database: a [Lock] for a fleet of
+// one. Its zero value is an unlocked lock. It is safe for concurrent use and must not be copied
+// after its first use.
 type LocalLock struct {
 	locked atomic.Bool
 }

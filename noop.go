@@ -2,11 +2,14 @@ package lock
 
 import (
 	"context"
+	"iter"
 	"time"
+
+	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// NoopLocker is a locker that grants everything and keeps nothing, for services that run on one instance only and for tests.
-// It is safe for concurrent use.
+// NoopLocker is a locker that grants everything and keeps nothing, for services that run on one
+// instance only and for tests. It is safe for concurrent use.
 type NoopLocker struct{}
 
 // Disable does nothing and returns nil: a NoopLocker can't disable a job.
@@ -33,21 +36,40 @@ func (l *NoopLocker) Run(ctx context.Context, job Job, f func(ctx context.Contex
 	return noop.Run(ctx, job, f)
 }
 
-var noop = &Lock{rows: anything{}}
+var noop = &Lock{store: anything{}}
 
-// anything is rows that grant everything and keep nothing.
+// anything is a store that grants everything and keeps nothing.
 type anything struct{}
 
-func yes() (reading, error) {
+func done() (store.Result, error) {
 	now := time.Now()
-	return reading{won: true, lockTime: now, now: now}, nil
+	return store.Result{Done: true, Written: now, Prev: store.Record{Enabled: true, Now: now}}, nil
 }
 
-func (anything) take(context.Context, identity, claim) (reading, error) { return yes() }
-func (anything) free(context.Context, identity, term) (reading, error)  { return yes() }
-func (anything) renew(context.Context, identity, term, time.Duration) (reading, error) {
-	return yes()
+func (anything) Acquire(context.Context, store.Request, store.Conditions) (store.Result, error) {
+	return done()
 }
-func (anything) set(context.Context, identity, bool) error       { return nil }
-func (anything) look(context.Context, identity) (reading, error) { return reading{}, nil }
-func (anything) list(context.Context) ([]Status, error)          { return nil, nil }
+
+func (anything) Renew(context.Context, store.Request, store.Term) (store.Result, error) {
+	return done()
+}
+
+func (anything) Release(context.Context, store.Request, store.Term, string) (store.Result, error) {
+	return done()
+}
+
+func (anything) Enable(context.Context, store.Request, bool) error           { return nil }
+func (anything) Delete(context.Context, store.Request) (store.Result, error) { return done() }
+func (anything) List(context.Context, store.Request) iter.Seq2[store.Record, error] {
+	return func(func(store.Record, error) bool) {}
+}
+func (anything) Problems(context.Context, store.Request) ([]string, error) { return nil, nil }
+
+func (anything) Get(context.Context, store.Request) (store.Record, error) {
+	return store.Record{Enabled: true}, nil
+}
+
+// Fence returns a record that every lease finds to be its own.
+func (anything) Fence(_ context.Context, _ store.Transaction, r store.Request) (store.Record, error) {
+	return store.Record{Exists: true, ComponentID: r.ComponentID, JobID: r.JobID, Enabled: true, Locked: true}, nil
+}

@@ -2,46 +2,103 @@ package lock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// Options are for [NewWith]. Their zero value is what [New] uses.
+// Options are for [NewWith] and [NewMemory]. Their zero value is what [New] uses.
 type Options struct {
-	// Table is the name of the table; "" means locks. It is quoted, so it may have capitals, spaces and dots in it.
+	// Table is the name of the table; "" means locks. It is quoted, so it may have capitals,
+	// spaces and dots in it.
 	Table string
-	// Schema is the schema of the table, quoted like it; "" means that the database looks in its search path.
+	// Schema is the schema of the table, quoted like it; "" means that the database looks in its
+	// search path.
 	Schema string
+	// Dialect is the kind of database; "" means that it is detected, from the driver or the first
+	// answer.
+	Dialect Dialect
 	// NoDDL keeps NewWith and the calls after it from creating the table.
 	NoDDL bool
 	// Retry says how often a call is tried that fails.
 	Retry RetryPolicy
-	// Logger, unless nil, is told what happens: lost leases as errors; takeovers and failures as warnings; acquisitions, releases,
-	// Enable and Disable as information; refusals and renewals for debugging.
+	// Logger, unless nil, is told what happens: lost leases as errors; takeovers and failures as
+	// warnings; acquisitions, releases, Enable, Disable and Delete as information; refusals and
+	// renewals for debugging.
 	Logger *slog.Logger
-	// Observer, unless nil, is called at the end of each call and when a lease is renewed or lost, with the context of the call or
-	// the lease, so that a span finds its parent; it may have ended. It is called from several goroutines at once, and the call
-	// waits for it.
+	// Observer, unless nil, is called at the end of each call and when a lease is renewed or
+	// lost, with the context of the call or the lease, so that a span finds its parent; it may
+	// have ended. It is called from several goroutines at once, and the call waits for it. It may
+	// call anything of the Lock or the Lease. [Observers] makes one of several.
 	Observer func(context.Context, Event)
+	// Clock is the clock of a Lock in memory, by which locks expire; nil means time.Now. It must
+	// be safe for concurrent use. It is an error with a database, whose own clock counts.
+	Clock func() time.Time
 }
 
-// NewWith returns a Lock like [New], with options. The error says which of the options is wrong; it never is about the
-// Storage.
+// Dialect is a kind of database.
+type Dialect string
+
+// The kinds of database for [Options.Dialect].
+const (
+	PostgreSQL  Dialect = store.Postgres
+	CockroachDB Dialect = store.Cockroach
+	SQLite      Dialect = store.SQLite
+)
+
+// RetryPolicy says how often a call is tried whose failure another attempt may cure: a
+// serialization failure, a deadlock, a broken or refused connection, a server that shuts down or
+// starts or has become a stand-by, a stale prepared statement. Its zero value is a good one.
+type RetryPolicy struct {
+	// Attempts is how often a call is tried at most. 0 means 9, which with the other zero values
+	// gives up after about two seconds; 1 means that nothing is tried again.
+	Attempts int
+	// Backoff is the delay before the second attempt; it doubles before each further one. 0 means
+	// 10 ms. A random part of each delay, up to half of it, is taken off.
+	Backoff time.Duration
+	// MaxBackoff limits the delay. 0 means one second.
+	MaxBackoff time.Duration
+	// AttemptTimeout limits how long one attempt of a call with a context may take; then the call
+	// is tried again. 0 means ten seconds. The calls without a context have no limit.
+	AttemptTimeout time.Duration
+}
+
+// NewWith returns a Lock like [New], with options. The error says which of the options is wrong;
+// it is never about the Storage.
 func NewWith(s Storage, o Options) (*Lock, error) {
-	if err := o.Retry.check(); err != nil {
-		return nil, fmt.Errorf("lock: NewWith: %w", err)
-	}
 	table, err := o.table()
+	if err == nil {
+		err = o.check()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock: NewWith: %w", err)
 	}
-	db := &database{s: s, table: table, noDDL: o.NoDDL, retry: o.Retry}
-	db.connect()
-	return &Lock{rows: db, o: o}, nil
+	return &Lock{o: o, store: store.NewTable(s, store.Config{Dialects: dialects, Dialect: string(o.Dialect),
+		Table: table, NoDDL: o.NoDDL, Policy: store.Policy(o.Retry)})}, nil
 }
+
+func (o Options) check() error {
+	switch p := o.Retry; {
+	case p.Attempts < 0 || p.Backoff < 0 || p.MaxBackoff < 0 || p.AttemptTimeout < 0:
+		return fmt.Errorf("the retry policy %+v has a negative value", p)
+	case o.Clock != nil:
+		return errors.New("Options.Clock is for NewMemory: the clock of the database counts")
+	}
+	switch o.Dialect {
+	case "", PostgreSQL, CockroachDB, SQLite:
+		return nil
+	}
+	return fmt.Errorf("the dialect %q is unknown: it is %q, %q, %q or empty",
+		o.Dialect, PostgreSQL, CockroachDB, SQLite)
+}
+
+// reserved is what the statements call a part of themselves.
+const reserved = "this_acquisition"
 
 // table returns the name as it stands in statements.
 func (o Options) table() (string, error) {
@@ -57,80 +114,15 @@ func (o Options) table() (string, error) {
 		case strings.IndexByte(name, 0) >= 0 || !utf8.ValidString(name):
 			return "", fmt.Errorf("the name of the %s, %q, has a NUL or is not valid UTF-8", part.what, name)
 		case len(name) > 63:
-			return "", fmt.Errorf("the name of the %s, %q, is longer than 63 bytes, which PostgreSQL would cut off", part.what, name)
+			return "", fmt.Errorf("the name of the %s, %q, is longer than 63 bytes, which PostgreSQL would cut off",
+				part.what, name)
+		case name == reserved && o.Schema == "":
+			return "", fmt.Errorf("the name of the table, %q, is reserved, unless the schema is named", name)
+		case strings.Contains(name, "$lock$"):
+			return "", fmt.Errorf("the name of the %s, %q, has $lock$ in it", part.what, name)
 		default:
 			parts = append(parts, `"`+strings.ReplaceAll(name, `"`, `""`)+`"`)
 		}
 	}
 	return strings.Join(parts, "."), nil
-}
-
-// EventKind is what happened.
-type EventKind string
-
-// What an [Event] tells of.
-const (
-	Acquired  EventKind = "acquired"   // the lock was granted, or held already by the same IDs
-	TakenOver EventKind = "taken over" // it was granted after the lock of Event.Holder had expired
-	Refused   EventKind = "refused"    // Lock, Unlock, Acquire: Event.Err says why
-	Renewed   EventKind = "renewed"
-	Lost      EventKind = "lost"     // a lease; Event.Err says how
-	Released  EventKind = "released" // by Unlock or the release of a lease
-	Enabled   EventKind = "enabled"
-	Disabled  EventKind = "disabled"
-	Failed    EventKind = "failed" // neither done nor refused: Event.Err
-)
-
-// Event tells what a call has come to, or what has become of a lease.
-type Event struct {
-	Kind          EventKind
-	Call          string // "Lock", "Unlock", "Enable", "Disable", "Acquire", "Renew", "Release", "ForceRelease"
-	ComponentName string
-	JobName       string
-	ComponentID   string        // the caller's; "" for Enable and Disable
-	JobID         string        // likewise
-	Holder        Holder        // Refused: who holds or held the lock; TakenOver: who had it
-	Token         int64         // the fencing token of the acquisition; 0 where there is none
-	MaxDuration   time.Duration // of Lock and of leases: the longest duration that was stated; 0 for the other calls
-	Took          time.Duration // how long the call took, retries included
-	Held          time.Duration // Renewed, Lost, Released: how long the lease had been held; 0 for Unlock
-	Err           error         // Refused, Lost, Failed
-}
-
-// tell tells the observer and the logger.
-func (l *Lock) tell(ctx context.Context, id identity, e Event) {
-	if l.o.Observer == nil && l.o.Logger == nil {
-		return
-	}
-	e.Call, e.ComponentName, e.JobName, e.ComponentID, e.JobID = id.verb, id.componentName, id.jobName, id.componentID, id.jobID
-	if l.o.Observer != nil {
-		l.o.Observer(ctx, e)
-	}
-	if l.o.Logger == nil {
-		return
-	}
-	level := slog.LevelInfo
-	switch e.Kind {
-	case Lost:
-		level = slog.LevelError
-	case TakenOver, Failed:
-		level = slog.LevelWarn
-	case Refused, Renewed:
-		level = slog.LevelDebug
-	}
-	attrs := []slog.Attr{slog.String("call", e.Call), slog.String("component", e.ComponentName), slog.String("job", e.JobName)}
-	add := func(ok bool, a slog.Attr) {
-		if ok {
-			attrs = append(attrs, a)
-		}
-	}
-	add(e.ComponentID != "", slog.String("component_id", e.ComponentID))
-	add(e.JobID != "", slog.String("job_id", e.JobID))
-	add(e.Token != 0, slog.Int64("token", e.Token))
-	add(e.Holder != Holder{}, slog.Group("holder", slog.String("component_id", e.Holder.ComponentID),
-		slog.String("job_id", e.Holder.JobID), slog.Time("since", e.Holder.Since)))
-	add(true, slog.Duration("took", e.Took))
-	add(e.Held != 0, slog.Duration("held", e.Held))
-	add(e.Err != nil, slog.Any("error", e.Err))
-	l.o.Logger.LogAttrs(ctx, level, "lock "+string(e.Kind), attrs...)
 }

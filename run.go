@@ -3,91 +3,156 @@ package lock
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
+	"fmt"
 	"time"
+
+	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// releaseTimeout bounds how long Run takes to release the lock of a job that has ended, or whose context has.
+// releaseTimeout limits how long Run takes to release the lock of a job that has ended, or whose
+// context has.
 const releaseTimeout = 5 * time.Second
 
-// Run acquires the lock of a job (see [Lock.Acquire]), calls f, keeps the lock while f runs, and releases it.
+// Acquire acquires the lock of a job, and keeps it by renewing it in the background until
+// [Lease.Release] is called, ctx ends or the lease is lost. It waits for the lock if the Job says
+// so.
 //
-// The context that f gets ends when the lease is lost: f must return then, soon enough for [Job.Margin]. The lease itself is
-// [LeaseFrom] of it. Run returns the error of Acquire, if that fails; otherwise the errors of f, of a lost lease ([ErrLost]) and of
-// the release, joined (see [errors.Is]), and nil if there are none. It releases the lock even if ctx has ended, and if f panics; the
-// panic goes on.
+// The error is an *[ErrUnauthorised] if another holds the lock, also at the end of [Job.Wait]; an
+// *[ErrDisabled], for which Acquire never waits; an *[ErrAlreadyRun]; an *[ErrTickAhead]; or it
+// says what is wrong with the Job or with the database. While it waits, Acquire puts up with a
+// database that is away, and with timeouts. If a reply is lost and the outcome stays unknown,
+// Acquire gives back what it may have acquired, in the background if the database is away, unless
+// the caller has named the run: then the same call, repeated, settles it.
+//
+// The renewals need a connection now and then, so the pool must have one more than the job uses.
+// On SQLite they need to write: a transaction of the job's that writes must be shorter than the
+// TTL there.
+//
+// A lease can't be had from the Storage of a transaction.
+func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
+	named := job.ComponentID != "" && (job.JobID != "" || !job.Tick.IsZero())
+	r := job.request("Acquire")
+	if err := l.begin(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := job.check(); err != nil {
+		return nil, r.Wrap(err)
+	}
+	if t, ok := l.store.(*store.Table); ok && t.InTransaction() {
+		return nil, r.Wrap(errors.New("a lease needs a Storage that is not a transaction"))
+	}
+	asked := time.Now()
+	job = job.fill(asked)
+	r = job.request("Acquire")
+	doubt := false
+	for w := newWaiter(job); ; {
+		sent := time.Now()
+		res, e := l.acquire(ctx, r, job.conditions(), doubt)
+		doubt = doubt || errors.Is(e.Err, ErrOutcomeUnknown)
+		if e.Err != nil && w.wait(ctx, e.Err) {
+			continue // what it is told while it waits is no news
+		}
+		if err := ctx.Err(); err != nil && e.Err != nil && !errors.Is(e.Err, err) {
+			e.Err = r.Wrap(fmt.Errorf("%w while waiting: %w", err, e.Err))
+		}
+		if l.ended(ctx, r, e, asked, e.Err) != nil {
+			if doubt && !errors.Is(e.Err, ErrRefused) {
+				l.giveBack(ctx, job, named)
+			}
+			return nil, e.Err
+		}
+		le := newLease(ctx, l, job, res, e, sent)
+		if le.Err() == nil {
+			go le.keep()
+			return le, nil
+		}
+		err := fmt.Errorf("%w: the answer came too late, after %v", ErrLost, time.Since(sent))
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, r.Wrap(errors.Join(err, le.within(ctx, le.GiveBack)))
+	}
+}
+
+// giveBack gives back a lock that may have been acquired, and may have not. Nobody else knows the
+// IDs of a run that is not named: it goes on trying in the background until the lock has expired
+// by itself.
+func (l *Lock) giveBack(ctx context.Context, job Job, named bool) {
+	r := job.request("GiveBack")
+	try := func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+		defer cancel()
+		_, err := l.store.Release(ctx, r, store.Term{}, job.givenBack())
+		return err
+	}
+	if named && job.Tick.IsZero() || try() == nil || named {
+		return
+	}
+	until := time.Now().Add(min(job.TTL, time.Hour))
+	go func() {
+		for err := errors.New("not yet"); err != nil && time.Now().Before(until); err = try() {
+			time.Sleep(min(time.Second, job.TTL/10))
+		}
+	}()
+}
+
+// Run acquires the lock of a job (see [Lock.Acquire]), calls f, keeps the lock while f runs, and
+// releases it.
+//
+// The context that f gets ends when the lease is lost: f must return then, soon enough for
+// [Job.Margin]. The lease itself is [LeaseFrom] of it. Run returns the error of Acquire, if that
+// fails; otherwise the errors of f, of a lost lease ([ErrLost]) and of the release, joined (see
+// [errors.Is]), and nil if there are none. It releases the lock even if ctx has ended, and if f
+// panics; the panic goes on. If ctx ends before f is called, a tick stays free.
 func (l *Lock) Run(ctx context.Context, job Job, f func(ctx context.Context) error) (err error) {
-	lease, err := l.Acquire(ctx, job)
+	le, err := l.Acquire(ctx, job)
 	if err != nil {
 		return err
 	}
+	release := le.GiveBack // until f has begun, and if it fails and may be repeated
 	defer func() {
-		_, lost := lease.term()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		answer := make(chan error, 1)
-		go func() { answer <- lease.Release(ctx) }()
-		var released error
-		select {
-		case released = <-answer:
-		case <-ctx.Done(): // the Storage may know no contexts
-			released = lease.identity("Release").fail(ctx.Err())
-		}
-		if errors.Is(released, ErrLost) && lost != nil {
+		lost := le.Err()
+		released := le.within(ctx, release)
+		if !errors.Is(lost, ErrLost) {
+			lost = nil
+		} else if errors.Is(released, ErrLost) {
 			released = nil // says it twice
 		}
-		if lost != nil {
-			lost = lease.identity("Run").fail(lost)
-		}
-		err = errors.Join(err, lost, released)
+		err = errors.Join(err, le.job.request("Run").Wrap(lost), released)
 	}()
-	return f(context.WithValue(lease.Context(), leaseKey{}, lease))
+	if ctx.Err() != nil {
+		return le.job.request("Run").Wrap(context.Cause(ctx))
+	}
+	if !job.RetryFailed {
+		release = le.Release
+	}
+	if err := f(context.WithValue(le.Context(), leaseKey{}, le)); err != nil {
+		return err
+	}
+	release = le.Release
+	return nil
+}
+
+// within calls release within the time that is left for it, whatever has become of ctx, and
+// whether the Storage heeds a context or not.
+func (le *Lease) within(ctx context.Context, release func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- release(ctx) }()
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return le.job.request("Release").Wrap(ctx.Err())
+	}
 }
 
 type leaseKey struct{}
 
-// LeaseFrom returns the lease for which [Lock.Run] has called a function with ctx, for its token and its Check, or nil.
+// LeaseFrom returns the lease for which [Lock.Run] has called a function with ctx, for its token
+// and its Check. Elsewhere it returns nil, whose methods return an error.
 func LeaseFrom(ctx context.Context) *Lease {
-	lease, _ := ctx.Value(leaseKey{}).(*Lease)
-	return lease
-}
-
-// waiting is the state of an Acquire that waits.
-type waiting struct {
-	job   Job
-	until time.Time // zero: as long as the context
-	poll  time.Duration
-}
-
-func newWaiting(job Job) *waiting {
-	w := &waiting{job: job, poll: job.Poll / 8}
-	if job.Wait > 0 {
-		w.until = time.Now().Add(job.Wait)
-	}
-	return w
-}
-
-// wait waits for the next attempt, and says whether there is to be one after this error.
-func (w *waiting) wait(ctx context.Context, err error) bool {
-	var held *ErrUnauthorised
-	refused := errors.As(err, &held)
-	if w.job.Wait == 0 || !refused && !curable(err) {
-		return false
-	}
-	w.poll = min(2*w.poll, w.job.Poll)
-	d := w.poll/2 + rand.N(w.poll+1)
-	if refused && w.job.MaxDuration > 0 {
-		// Many may be waiting for this moment: not all at once.
-		if left := w.job.MaxDuration - held.holder.Age; left < d {
-			d = max(left, 0) + time.Millisecond + rand.N(w.job.Poll/8+1)
-		}
-	}
-	if !w.until.IsZero() {
-		left := time.Until(w.until)
-		if left <= 0 {
-			return false
-		}
-		d = min(d, left)
-	}
-	return sleep(ctx, d)
+	le, _ := ctx.Value(leaseKey{}).(*Lease)
+	return le
 }

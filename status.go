@@ -2,61 +2,172 @@ package lock
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
 	"time"
+
+	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// Status is a row of the table: what is known of one lock.
+// Holder is who holds a lock, or who held it last.
+type Holder struct {
+	ComponentID string
+	JobID       string
+	LockTime    time.Time     // when it acquired the lock or last renewed it, by the database's clock, in UTC
+	Age         time.Duration // how long ago that was, by the database's clock; negative if it is in the future
+}
+
+func holderOf(rec store.Record) Holder {
+	return Holder{ComponentID: rec.ComponentID, JobID: rec.JobID, LockTime: rec.LockTime,
+		Age: rec.Now.Sub(rec.LockTime)}
+}
+
+// String returns the IDs and the lock time.
+func (h Holder) String() string {
+	return fmt.Sprintf("component ID %s, job ID %s, lock time %s", store.Quote(h.ComponentID),
+		store.Quote(h.JobID), h.LockTime.Format(time.RFC3339Nano))
+}
+
+func (h Holder) holds() string {
+	s := fmt.Sprintf("component ID %s, job ID %s holds it, acquired or renewed at %s",
+		store.Quote(h.ComponentID), store.Quote(h.JobID), h.LockTime.Format(time.RFC3339Nano))
+	if h.Age < 0 {
+		s += fmt.Sprintf(", which is %v in the future", (-h.Age).Round(time.Millisecond))
+	}
+	return s
+}
+
+// Started returns the time with which the job ID begins: when the run was asked for, or for which
+// tick it is. It is zero if the job ID begins with no time. A renewal changes [Holder.LockTime]
+// and not this.
+func (h Holder) Started() time.Time {
+	if len(h.JobID) < len(store.TickLayout) {
+		return time.Time{}
+	}
+	t, err := time.Parse(store.TickLayout, h.JobID[:len(store.TickLayout)])
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}
+
+// Status is the row of a lock.
 type Status struct {
 	ComponentName string
 	JobName       string
 	Enabled       bool
 	Locked        bool
-	// Holder is who holds the lock, or if it isn't locked, who held it last; its IDs are empty if nobody ever did.
+	// Holder is who holds the lock, or if it isn't locked, who held it last. Its IDs are empty if
+	// nobody ever did.
 	Holder Holder
-	// Token is Holder.Since in microseconds since 1970. It is the fencing token of the holder, as long as that has not renewed its
-	// lease: the token stays then, and Since moves.
-	Token int64
 }
 
-func (s *Status) fill(r reading) {
-	s.Enabled, s.Locked, s.Holder, s.Token = !r.disabled, r.locked, r.holder(), r.lockTime.UnixMicro()
+// Expired reports whether a challenger with that TTL could have taken the lock over when the
+// database answered. It is false for a lock that isn't held, and for the TTLs 0 and [Forever].
+func (s Status) Expired(ttl time.Duration) bool {
+	return s.Locked && ttl > 0 && ttl != Forever && s.Holder.Age > ttl
 }
 
-// Expired says whether a challenger who states that longest duration could take the lock over, or could have when the
-// database answered. It is false for 0, which means that the job has no longest duration, and for a lock that isn't held.
-func (s Status) Expired(longest time.Duration) bool {
-	return s.Locked && longest > 0 && s.Holder.Age > longest
+func statusOf(rec store.Record) Status {
+	return Status{ComponentName: rec.ComponentName, JobName: rec.JobName, Enabled: rec.Enabled,
+		Locked: rec.Locked, Holder: holderOf(rec)}
 }
 
-// Status returns what is known of a job's lock. A job that has no row yet is enabled and nobody holds its lock.
+// Status returns the row of a job's lock. A job that has no row yet is enabled and nobody holds
+// its lock.
 func (l *Lock) Status(ctx context.Context, componentName, jobName string) (Status, error) {
-	id := identity{verb: "Status", componentName: componentName, jobName: jobName}
-	if err := l.begin(ctx, id); err != nil {
+	r := store.Request{Operation: "Status", ComponentName: componentName, JobName: jobName}
+	if err := l.begin(ctx, r); err != nil {
 		return Status{}, err
 	}
-	r, err := l.rows.look(ctx, id)
+	rec, err := l.store.Get(ctx, r)
 	if err != nil {
 		return Status{}, err
 	}
-	s := Status{ComponentName: componentName, JobName: jobName}
-	s.fill(r)
-	return s, nil
+	rec.ComponentName, rec.JobName = componentName, jobName
+	return statusOf(rec), nil
 }
 
-// List returns what is known of all locks, in the order of the components' and the jobs' names. The Storage must also have
-// QueryContext or Query, as *sql.DB and *sql.Tx have.
+// List returns the rows of all locks, in the order of the components' and the jobs' names. The
+// Storage must also have QueryContext or Query, as *sql.DB and *sql.Tx have. For very many rows
+// use [Lock.All].
 func (l *Lock) List(ctx context.Context) ([]Status, error) {
-	if err := l.begin(ctx, identity{verb: "List"}); err != nil {
-		return nil, err
+	var all []Status
+	for s, err := range l.All(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
 	}
-	return l.rows.list(ctx)
+	return all, nil
 }
 
-// ForceRelease releases the lock of a holder that is dead, in its place: the one that was seen in a [Status] or in an
-// [ErrUnauthorised]. If it is another run that holds the lock by now, ForceRelease changes nothing and returns an
-// *[ErrUnauthorised] that names it; if nobody does, it returns nil.
+// All iterates over what [Lock.List] returns, and keeps none of it. It yields an error at most
+// once, at the end. While it runs, it has a connection of its own.
+func (l *Lock) All(ctx context.Context) iter.Seq2[Status, error] {
+	return func(yield func(Status, error) bool) {
+		r := store.Request{Operation: "List"}
+		if err := l.begin(ctx, r); err != nil {
+			yield(Status{}, err)
+			return
+		}
+		for rec, err := range l.store.List(ctx, r) {
+			if err != nil {
+				yield(Status{}, err)
+				return
+			}
+			if !yield(statusOf(rec), nil) {
+				return
+			}
+		}
+	}
+}
+
+// ForceRelease releases the lock of a holder that is dead, in its place: the one that was seen in
+// a [Status] or in an [ErrUnauthorised]. It compares both IDs and the lock time; a zero lock time
+// matches any. If the holder has renewed its lease since, or another holds the lock, ForceRelease
+// changes nothing and returns an *[ErrUnauthorised]. If nobody holds the lock, it returns nil.
 //
-// It doesn't stop a holder that is alive. If that keeps a lease, it learns from its next renewal that the lease is lost.
+// It doesn't stop a holder that is alive. If that keeps a lease, it learns from its next renewal
+// that the lease is lost.
 func (l *Lock) ForceRelease(ctx context.Context, componentName, jobName string, seen Holder) error {
-	return l.unlock(ctx, identity{"ForceRelease", componentName, seen.ComponentID, jobName, seen.JobID})
+	return l.release(ctx, store.Request{Operation: "ForceRelease", ComponentName: componentName,
+		ComponentID: seen.ComponentID, JobName: jobName, JobID: seen.JobID}, store.Term{LockTime: seen.LockTime})
+}
+
+// Delete removes the row of a job that nobody holds, and with it which tick was run last and that
+// the job is disabled. If there is no row, it returns nil. If somebody holds the lock, it changes
+// nothing and returns an *[ErrUnauthorised].
+func (l *Lock) Delete(ctx context.Context, componentName, jobName string) error {
+	r := store.Request{Operation: "Delete", ComponentName: componentName, JobName: jobName}
+	if err := l.begin(ctx, r); err != nil {
+		return err
+	}
+	start := time.Now()
+	res, err := l.store.Delete(ctx, r)
+	event := Event{Kind: Deleted}
+	if err == nil && !res.Done && res.Prev.Locked {
+		event.Kind, event.Holder = Refused, holderOf(res.Prev)
+		err = &ErrUnauthorised{request: r, holder: event.Holder}
+	}
+	return l.ended(ctx, r, event, start, err)
+}
+
+// CheckTable reports what is wrong with the table, the server or the session, and what to do:
+// types of columns, the key, the precision of lock_time, row-level security, an encoding that is
+// not UTF-8, a second table of the name on the search path, missing privileges, an SQLite
+// database that is private to a connection. It returns nil if nothing is, and an error that joins
+// all findings otherwise. It reads only. The Storage must have QueryContext or Query.
+func (l *Lock) CheckTable(ctx context.Context) error {
+	r := store.Request{Operation: "CheckTable"}
+	if err := l.begin(ctx, r); err != nil {
+		return err
+	}
+	problems, err := l.store.Problems(ctx, r)
+	if err != nil || len(problems) == 0 {
+		return err
+	}
+	return r.Wrap(errors.New(strings.Join(problems, "\n")))
 }

@@ -1,0 +1,116 @@
+// Package lease has the rules by which a holder trusts its lease. They need no clock, no lock and
+// no goroutine: the caller gives the time.
+package lease
+
+import (
+	"time"
+
+	"github.com/cloudtrust/go-jobs/lock/internal/store"
+)
+
+// forever is how often a lease is renewed that never expires: only to learn of a release by force.
+const forever = 10 * time.Second
+
+// State is what a holder knows of its lease.
+type State struct {
+	ttl      time.Duration // 0: the lease never expires
+	margin   time.Duration
+	term     store.Term
+	asked    bool      // Tick has asked for a renewal that has not ended
+	sent     time.Time // when the renewal under way was sent; zero if there is none
+	due      time.Time // when the next renewal is to be sent
+	deadline time.Time // until when nobody else can have the lock; zero if the lease never expires
+}
+
+// New returns the state of a lease that was asked for at sent and granted with that lock time, of
+// which age had passed already. The TTL counts from before the round trip.
+func New(ttl, margin time.Duration, sent, lockTime time.Time, age time.Duration) State {
+	s := State{ttl: ttl, margin: margin, sent: sent.Add(-max(age, 0)), term: store.Term{TTL: ttl}}
+	s.Answered(lockTime)
+	return s
+}
+
+// Interval returns the time between two renewals.
+func (s *State) Interval() time.Duration {
+	if s.ttl == 0 {
+		return forever
+	}
+	return s.ttl / 3
+}
+
+// Term returns the term that a statement about the lease has to name. A renewal under way is in
+// doubt.
+func (s *State) Term() store.Term {
+	t := s.term
+	t.Doubt = t.Doubt || !s.sent.IsZero()
+	return t
+}
+
+// Deadline returns until when the lease can be trusted; zero if it never expires.
+func (s *State) Deadline() time.Time { return s.deadline }
+
+// Trusted reports whether nobody else can have the lock at now.
+func (s *State) Trusted(now time.Time) bool {
+	return s.deadline.IsZero() || now.Before(s.deadline)
+}
+
+// Sent notes that a renewal is sent at now.
+func (s *State) Sent(now time.Time) { s.sent = now }
+
+// By returns by when a renewal sent at now is to be answered: one that hangs leaves time for
+// another.
+func (s *State) By(now time.Time) time.Time {
+	if s.deadline.IsZero() {
+		return now.Add(forever)
+	}
+	return now.Add(s.deadline.Sub(now) * 2 / 3)
+}
+
+// Answered notes that the renewal has set the lock time.
+func (s *State) Answered(lockTime time.Time) {
+	s.term.LockTime, s.term.Doubt = lockTime, false
+	s.due = s.sent.Add(s.Interval())
+	if s.ttl > 0 {
+		s.deadline = s.sent.Add(s.ttl - s.margin)
+	}
+	s.asked, s.sent = false, time.Time{}
+}
+
+// Failed notes that the renewal has failed at now. If its outcome is unknown, it is in doubt: it
+// may have moved the lock time. Doubt lasts until a renewal is answered.
+func (s *State) Failed(now time.Time, doubt bool) {
+	s.term.Doubt = s.term.Doubt || doubt
+	s.due = now.Add(s.Interval() / 8) // there is time for more than one more
+	s.asked, s.sent = false, time.Time{}
+}
+
+// An Action is what is to be done.
+type Action int
+
+// The actions.
+const (
+	Rest   Action = iota
+	Renew         // send a renewal; Answered or Failed has to follow
+	Expire        // the lease can't be trusted any more
+)
+
+// Tick returns what is to be done at now, and when to ask again.
+func (s *State) Tick(now time.Time) (Action, time.Time) {
+	switch {
+	case !s.Trusted(now):
+		return Expire, time.Time{}
+	case s.asked || !s.sent.IsZero(): // its answer comes, or the deadline
+		return Rest, s.orDeadline(now.Add(forever))
+	case now.Before(s.due):
+		return Rest, s.orDeadline(s.due)
+	}
+	s.asked = true
+	return Renew, s.orDeadline(now.Add(forever))
+}
+
+func (s *State) orDeadline(t time.Time) time.Time {
+	if !s.deadline.IsZero() && s.deadline.Before(t) {
+		return s.deadline
+	}
+	return t
+}

@@ -1,0 +1,215 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// Policy says how often a call is tried whose failure another attempt may cure.
+type Policy struct {
+	Attempts       int           // 0: 9
+	Backoff        time.Duration // before the second attempt; it doubles. 0: 10 ms
+	MaxBackoff     time.Duration // 0: a second
+	AttemptTimeout time.Duration // of a call with a context. 0: ten seconds
+}
+
+func (p Policy) attempts() int { return cmp.Or(p.Attempts, 9) }
+
+// backoff returns the delay after an attempt, with up to 50% of it taken off.
+func (p Policy) backoff(attempt int) time.Duration {
+	most := cmp.Or(p.MaxBackoff, time.Second)
+	d := cmp.Or(p.Backoff, 10*time.Millisecond)
+	for i := 1; i < attempt && d < most; i++ {
+		d *= 2
+	}
+	d = min(d, most)
+	return d - rand.N(d/2+1)
+}
+
+// A call that loses a race looks again. Each loss is another's gain, so it won't lose for ever.
+const (
+	maxRaces     = 100 // after which it fails
+	patientRaces = 3   // after which it waits for the rival, where the statement gives a choice
+)
+
+// A call is one call under way: what its attempts ask, and what they have learned.
+type call struct {
+	t     *Table
+	req   Request
+	d     *dialect
+	db    DB
+	doubt bool  // an attempt may have taken effect
+	races int   // that were lost
+	last  error // of the attempt before
+}
+
+// patience returns the argument that makes an acquisition wait for a rival.
+func (c *call) patience() any {
+	if c.races < patientRaces {
+		return nil
+	}
+	return "wait"
+}
+
+// read sends a statement that only reads, and reads its one row.
+func (c *call) read(ctx context.Context, name string, args []any, dest ...any) error {
+	return queryRow(ctx, c.db, c.d.text(name), args, dest...)
+}
+
+// write sends a statement that may write, and reports whether it has answered with a row.
+func (c *call) write(ctx context.Context, name string, args []any, dest ...any) (bool, error) {
+	err := queryRow(ctx, c.db, c.d.text(name), args, dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	c.doubt = c.doubt || err != nil && inDoubt(err)
+	return err == nil, err
+}
+
+// exec sends a statement that writes and has no answer.
+func (c *call) exec(ctx context.Context, name string, args ...any) error {
+	err := exec(ctx, c.db, c.d.text(name), args...)
+	c.doubt = c.doubt || err != nil && inDoubt(err)
+	return err
+}
+
+// heard is told which of the two kinds of server that share their drivers has answered.
+func (c *call) heard(isCockroach bool) error {
+	if c.t.sure.Store(true); !isCockroach || c.d.name == Cockroach {
+		return nil
+	}
+	c.t.speak(c.t.dialects.cockroach)
+	return errLearned
+}
+
+// identify asks the server what it is, and reports whether it is another than was believed.
+func (t *Table) identify(ctx context.Context, c *call) bool {
+	var isCockroach bool
+	err := queryRow(ctx, t.db, "SELECT version() LIKE 'CockroachDB%'", nil, &isCockroach)
+	return err == nil && errors.Is(c.heard(isCockroach), errLearned)
+}
+
+// do runs step, which asks the database, and runs it again where that can help: every call is
+// idempotent by its IDs, so doing it twice does it once. It reports whether an attempt before the
+// last may have taken effect. In a transaction of the caller's nothing is tried again: what has
+// failed there can only be repeated from the beginning, by the caller.
+func (t *Table) do(ctx context.Context, r Request, step func(context.Context, *call) error) (doubt bool, err error) {
+	if t.unusable != nil {
+		return false, r.Wrap(t.unusable)
+	}
+	if err := ctx.Err(); err != nil {
+		return false, r.Wrap(err)
+	}
+	c := &call{t: t, req: r}
+	stale, created := t.idle(), false
+	for attempt := 1; ; {
+		before := c.doubt
+		err := c.attempt(ctx, step)
+		switch {
+		case err == nil:
+			return before, nil
+		case errors.Is(err, errLearned):
+			continue
+		case errors.Is(err, errRaced):
+			// The rival's commit takes about as long as a disk.
+			if c.races++; c.races < maxRaces && sleep(ctx, rand.N(time.Duration(c.races)*time.Millisecond)) {
+				continue
+			}
+		case !t.sure.Load() && notUnderstood(err):
+			// Some CockroachDBs don't understand PostgreSQL's statement.
+			if t.identify(ctx, c) {
+				continue
+			}
+		case c.d.name != SQLite && fromSQLite(err):
+			// SQLite could not even read the statement: nothing has been done.
+			t.speak(t.dialects.sqlite)
+			continue
+		case missingTable(err) && !created:
+			created = true
+			if err = t.createLate(ctx, err); err == nil {
+				continue
+			}
+		case sqlState(err) == failedTransaction && c.last != nil:
+			// A transaction that doesn't look like one: its caller needs to know what failed in
+			// it.
+			return false, r.Wrap(c.last)
+		case staleSession(err) && stale > 0 && !t.inTransaction:
+			stale-- // another session of the pool
+			c.last = err
+			continue
+		}
+		if t.inTransaction || attempt >= t.policy.attempts() || !Curable(err) || !sleep(ctx, t.policy.backoff(attempt)) {
+			if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+				err = fmt.Errorf("%w: %w", ctx.Err(), err)
+			}
+			if c.doubt {
+				err = fmt.Errorf("%w (%w)", err, ErrOutcomeUnknown)
+			}
+			return c.doubt, r.Wrap(err)
+		}
+		c.last = err
+		attempt++
+	}
+}
+
+// attempt runs step once. Until something is in doubt, step has one connection and no more: on a
+// *sql.DB, database/sql repeats what failed with driver.ErrBadConn, and lib/pq says that of
+// statements that were sent, too, so that the error of the last would say nothing of the first.
+func (c *call) attempt(ctx context.Context, step func(context.Context, *call) error) error {
+	c.d = c.t.dialect.Load()
+	if ctx == Background {
+		return c.send(ctx, step)
+	}
+	limited, cancel := context.WithTimeout(ctx, cmp.Or(c.t.policy.AttemptTimeout, 10*time.Second))
+	defer cancel()
+	err := c.send(limited, step)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		err = attemptTimeout{err}
+	}
+	return err
+}
+
+func (c *call) send(ctx context.Context, step func(context.Context, *call) error) error {
+	pool, ok := c.t.db.(*sql.DB)
+	if !ok || c.doubt && !staleSession(c.last) || c.d.name == SQLite {
+		c.db = c.t.db
+		return step(ctx, c)
+	}
+	conn, err := pool.Conn(ctx)
+	if err != nil {
+		return connectError{err}
+	}
+	defer conn.Close()
+	c.db = session{conn}
+	err = step(ctx, c)
+	if err != nil && staleSession(err) {
+		conn.Raw(func(any) error { return driver.ErrBadConn }) // closes it
+	}
+	return err
+}
+
+// idle returns how many sessions of the pool may be stale.
+func (t *Table) idle() int {
+	if pool, ok := t.db.(*sql.DB); ok && pool != nil {
+		return pool.Stats().Idle
+	}
+	return 0
+}
+
+// sleep waits, and reports whether ctx has not ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

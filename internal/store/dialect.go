@@ -1,0 +1,156 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+)
+
+// Dialects are the statements for each kind of database.
+type Dialects struct {
+	postgres  *dialect
+	cockroach *dialect
+	sqlite    *dialect
+}
+
+// The names of the dialects, and of the files of their statements.
+const (
+	Postgres  = "postgres"
+	Cockroach = "cockroach"
+	SQLite    = "sqlite"
+)
+
+// A dialect is how one kind of database is asked.
+type dialect struct {
+	name       string
+	statements map[string]string // by name, with {table} for the table
+	acquire    func(context.Context, *call, Conditions) (Result, error)
+	get        func(context.Context, *call) (Record, error)
+}
+
+// ReadDialects reads the statements from the files of the dialects in a folder.
+// It panics if one of them is missing: they are part of the program.
+func ReadDialects(folder fs.FS) *Dialects {
+	read := func(d dialect) *dialect {
+		text, err := fs.ReadFile(folder, d.name+".sql")
+		if err != nil {
+			panic(err)
+		}
+		d.statements = parse(string(text))
+		return &d
+	}
+	return &Dialects{
+		postgres:  read(dialect{name: Postgres, acquire: acquireInOne, get: getOfTwo}),
+		cockroach: read(dialect{name: Cockroach, acquire: acquireInTwo, get: get}),
+		sqlite:    read(dialect{name: SQLite, acquire: acquireInTwo, get: get}),
+	}
+}
+
+// parse returns the statements of a file. Each begins with a line "-- name: x"; other comments
+// are left out.
+func parse(text string) map[string]string {
+	statements := map[string]string{}
+	for _, part := range strings.Split(text, "-- name: ")[1:] {
+		name, body, _ := strings.Cut(part, "\n")
+		var lines []string
+		for _, line := range strings.Split(body, "\n") {
+			if !strings.HasPrefix(line, "--") {
+				lines = append(lines, line)
+			}
+		}
+		statements[name] = strings.TrimSuffix(strings.TrimSpace(strings.Join(lines, "\n")), ";")
+	}
+	return statements
+}
+
+// with returns the dialect with the name of a table put in, in its quotes.
+func (d *dialect) with(table string) *dialect {
+	// In a string, the name stands between dollars: no setting changes how they are read.
+	literal := "'" + strings.ReplaceAll(table, "'", "''") + "'"
+	if d.name != SQLite {
+		literal = "$lock$" + table + "$lock$"
+	}
+	bound := *d
+	bound.statements = make(map[string]string, len(d.statements))
+	for name, text := range d.statements {
+		text = strings.ReplaceAll(text, "'{table}'", literal)
+		bound.statements[name] = strings.ReplaceAll(text, "{table}", table)
+	}
+	return &bound
+}
+
+// has reports whether the dialect has a statement of that name.
+func (d *dialect) has(name string) bool { return d.statements[name] != "" }
+
+// text returns the statement of that name.
+func (d *dialect) text(name string) string {
+	text, ok := d.statements[name]
+	if !ok {
+		panic(fmt.Sprintf("no statement %s for %s", name, d.name))
+	}
+	return text
+}
+
+// acquireInOne asks a server that decides and answers in one statement.
+func acquireInOne(ctx context.Context, c *call, cond Conditions) (Result, error) {
+	var res Result
+	var written, refusal scalar
+	var isCockroach bool
+	r := c.req
+	_, err := c.write(ctx, "acquire",
+		[]any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
+			micros(cond.TTL), instant(cond.Earliest), micros(cond.Spacing), c.patience()},
+		append(append([]any{&written}, res.Prev.columns()...), &refusal, &isCockroach)...)
+	if err != nil {
+		return res, err
+	}
+	res.Done, res.Written, res.Refusal = written.valid, written.time(), refusal.text
+	if err := c.heard(isCockroach); err != nil {
+		c.doubt = c.doubt || res.Done
+		return res, err
+	}
+	return res, nil
+}
+
+// acquireInTwo reads first, which settles the refusals, and then sends the statement that decides.
+func acquireInTwo(ctx context.Context, c *call, cond Conditions) (Result, error) {
+	var res Result
+	var written, refusal scalar
+	r := c.req
+	ttl, earliest, spacing := micros(cond.TTL), instant(cond.Earliest), micros(cond.Spacing)
+	err := c.read(ctx, "peek", []any{r.ComponentName, r.JobName, r.JobID, ttl, earliest, spacing},
+		append(res.Prev.columns(), &refusal)...)
+	if err != nil || refusal.valid {
+		res.Refusal = refusal.text
+		return res, err
+	}
+	res.Done, err = c.write(ctx, "acquire",
+		[]any{r.ComponentName, r.ComponentID, r.JobName, r.JobID, ttl, earliest, spacing}, &written)
+	res.Written = written.time()
+	return res, err
+}
+
+// get reads the record.
+func get(ctx context.Context, c *call) (rec Record, err error) {
+	err = c.read(ctx, "get", []any{c.req.ComponentName, c.req.JobName}, append(rec.columns(), &rec.Exists)...)
+	return rec, err
+}
+
+// getOfTwo reads the record from a server that may turn out to be CockroachDB. Where row-level
+// security may hide the record, that it is missing means nothing.
+func getOfTwo(ctx context.Context, c *call) (rec Record, err error) {
+	var isCockroach, hides bool
+	err = c.read(ctx, "get", []any{c.req.ComponentName, c.req.JobName},
+		append(rec.columns(), &rec.Exists, &isCockroach)...)
+	if err == nil {
+		err = c.heard(isCockroach)
+	}
+	if err != nil || rec.Exists {
+		return rec, err
+	}
+	if err = c.read(ctx, "hides", nil, &hides); err == nil && hides {
+		err = errHidden
+	}
+	return rec, err
+}

@@ -1,0 +1,83 @@
+package store
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// columns returns where the columns of a record go.
+func (rec *Record) columns() []any {
+	return []any{&rec.ComponentID, &rec.JobID, &rec.Enabled, &rec.Locked,
+		(*microsecond)(&rec.LockTime), (*microsecond)(&rec.Now)}
+}
+
+// A microsecond is a time that is scanned from a number of microseconds since 1970.
+type microsecond time.Time
+
+func (m *microsecond) Scan(v any) error {
+	var s scalar
+	if err := s.Scan(v); err != nil {
+		return err
+	}
+	n, err := strconv.ParseInt(s.text, 10, 64)
+	if err != nil {
+		return fmt.Errorf("%q is not a number of microseconds", s.text)
+	}
+	*m = microsecond(time.UnixMicro(n).UTC())
+	return nil
+}
+
+// A scalar is a text or a number, or NULL.
+type scalar struct {
+	text  string
+	valid bool // not NULL
+}
+
+func (s *scalar) Scan(v any) error {
+	switch v := v.(type) {
+	case nil:
+		*s = scalar{}
+	case int64:
+		*s = scalar{strconv.FormatInt(v, 10), true}
+	case string:
+		*s = scalar{v, true}
+	case []byte:
+		*s = scalar{string(v), true}
+	default:
+		return fmt.Errorf("%v is of type %T, not a text or a number", v, v)
+	}
+	return nil
+}
+
+// time returns the time of a number of microseconds since 1970; NULL is the zero time.
+func (s scalar) time() time.Time {
+	n, err := strconv.ParseInt(s.text, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+// micros is a duration as an argument. It is text, which every driver passes on as it is. None is
+// NULL.
+func micros(d time.Duration) any {
+	if d <= 0 {
+		return nil
+	}
+	return strconv.FormatInt(d.Microseconds(), 10)
+}
+
+// Records are read within the years 1 to 9999. A lock time at their bounds may lie beyond them.
+var (
+	earliest = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)
+)
+
+// instant is a time as an argument. The zero time, and one that is beyond what is read, is NULL.
+func instant(t time.Time) any {
+	if !t.After(earliest) || !t.Before(latest) {
+		return nil
+	}
+	return strconv.FormatInt(t.UnixMicro(), 10)
+}
