@@ -15,7 +15,7 @@
 // A worker of which there is one, wherever it runs; the others stand by:
 //
 //	for ctx.Err() == nil {
-//		job := lock.Job{ComponentName: "shop", JobName: "outbox", TTL: 30 * time.Second, Wait: lock.Forever}
+//		job := lock.Job{ComponentName: "shop", JobName: "outbox", Wait: lock.Forever}
 //		err := l.Run(ctx, job, drain)
 //		log.Print("outbox: ", err) // and begin again
 //		time.Sleep(time.Second)

@@ -37,9 +37,9 @@ type Event struct {
 	JobID         string        // likewise
 	Holder        Holder        // Refused: who holds or held the lock; TakenOver: who had it
 	Token         int64         // the fencing token of the acquisition; 0 if there is none
-	TTL           time.Duration // of Lock and of leases; 0 if the lock never expires, and for other calls
+	TTL           time.Duration // of Lock and of leases; 0: the lock never expires
 	Took          time.Duration // how long the call took, retries included
-	Held          time.Duration // Renewed, Lost, Released: how long the lease had been held; 0 for Unlock
+	Held          time.Duration // Renewed, Lost, Released: since when a lease was held
 	Err           error         // Refused, Lost, Failed
 }
 
@@ -81,8 +81,8 @@ func (e Event) level() slog.Level {
 
 // attrs returns what is known, for a logger.
 func (e Event) attrs() []slog.Attr {
-	attrs := []slog.Attr{slog.String("operation", e.Operation), slog.String("component", e.ComponentName),
-		slog.String("job", e.JobName)}
+	attrs := []slog.Attr{slog.String("operation", e.Operation),
+		slog.String("component", e.ComponentName), slog.String("job", e.JobName)}
 	add := func(known bool, a slog.Attr) {
 		if known {
 			attrs = append(attrs, a)

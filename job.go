@@ -73,7 +73,10 @@ func (j Job) check() error {
 	for _, d := range []struct {
 		name string
 		d    time.Duration
-	}{{"Margin", j.Margin}, {"Wait", j.Wait}, {"Poll", j.Poll}, {"TickAhead", j.TickAhead}, {"Spacing", j.Spacing}} {
+	}{
+		{"Margin", j.Margin}, {"Wait", j.Wait}, {"Poll", j.Poll},
+		{"TickAhead", j.TickAhead}, {"Spacing", j.Spacing},
+	} {
 		if d.d < 0 {
 			return fmt.Errorf("Job.%s, %v, is negative", d.name, d.d)
 		}
@@ -93,7 +96,7 @@ func (j Job) check() error {
 	case j.JobID != "":
 		return errors.New("a Job with a Tick has no JobID: the tick names the run")
 	case j.Tick.Nanosecond() != 0:
-		return fmt.Errorf("Job.Tick, %v, is not in whole seconds: all instances must round a tick alike", j.Tick)
+		return fmt.Errorf("Job.Tick, %v, is not in whole seconds: round it alike everywhere", j.Tick)
 	case j.Tick.UTC().Year() < 1 || j.Tick.UTC().Year() > 9999:
 		return fmt.Errorf("Job.Tick, %v, is not in the years 1 to 9999", j.Tick)
 	case j.Spacing > 0:
@@ -137,8 +140,8 @@ func (j Job) conditions() store.Conditions {
 
 // request returns the request of an operation on the lock of the job.
 func (j Job) request(operation string) store.Request {
-	return store.Request{Operation: operation, ComponentName: j.ComponentName, ComponentID: j.ComponentID,
-		JobName: j.JobName, JobID: j.JobID}
+	return store.Request{Operation: operation, ComponentName: j.ComponentName,
+		ComponentID: j.ComponentID, JobName: j.JobName, JobID: j.JobID}
 }
 
 // givenBack returns the job ID that leaves the run of the job undone in the row: of a tick, the

@@ -37,7 +37,8 @@ type Lease struct {
 type releaseDoubt struct{ sent, trusted bool }
 
 // newLease makes a Lease of a lock that was asked for at sent and granted, and keeps it.
-func newLease(ctx context.Context, l *Lock, job Job, res store.Result, e Event, sent time.Time) *Lease {
+func newLease(ctx context.Context, l *Lock, job Job, res store.Result, e Event,
+	sent time.Time) *Lease {
 	le := &Lease{l: l, job: job, token: e.Token, since: sent,
 		turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	if e.Kind == TakenOver {
@@ -315,7 +316,8 @@ func (le *Lease) end(ctx context.Context, operation, run string) error {
 
 // free sends a release, and reads its answer. It reports whether the lease had been released
 // before.
-func (le *Lease) free(ctx context.Context, r store.Request, run string) (res store.Result, err error, again bool) {
+func (le *Lease) free(ctx context.Context, r store.Request, run string) (
+	res store.Result, err error, again bool) {
 	if err := le.enter(ctx); err != nil {
 		return res, r.Wrap(err), false
 	}

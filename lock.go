@@ -54,7 +54,8 @@ func New(s Storage) *Lock {
 // The error is an *[ErrUnauthorised] that names the holder, an *[ErrDisabled] (for the holder
 // too), or says what else went wrong: a duration that is negative or below a microsecond, a name
 // or ID that no database can hold (a NUL byte, invalid UTF-8), a failing database.
-func (l *Lock) Lock(componentName, componentID, jobName, jobID string, jobMaxDuration time.Duration) error {
+func (l *Lock) Lock(componentName, componentID, jobName, jobID string,
+	jobMaxDuration time.Duration) error {
 	return l.LockContext(store.Background, componentName, componentID, jobName, jobID, jobMaxDuration)
 }
 
@@ -99,19 +100,22 @@ func (l *Lock) LockContext(ctx context.Context, componentName, componentID, jobN
 }
 
 // UnlockContext is [Lock.Unlock] within ctx, which it heeds like [Lock.LockContext].
-func (l *Lock) UnlockContext(ctx context.Context, componentName, componentID, jobName, jobID string) error {
+func (l *Lock) UnlockContext(ctx context.Context,
+	componentName, componentID, jobName, jobID string) error {
 	return l.release(ctx, store.Request{Operation: "Unlock", ComponentName: componentName,
 		ComponentID: componentID, JobName: jobName, JobID: jobID}, store.Term{})
 }
 
 // EnableContext is [Lock.Enable] within ctx, which it heeds like [Lock.LockContext].
 func (l *Lock) EnableContext(ctx context.Context, componentName, jobName string) error {
-	return l.enable(ctx, store.Request{Operation: "Enable", ComponentName: componentName, JobName: jobName}, true)
+	return l.enable(ctx, store.Request{Operation: "Enable", ComponentName: componentName,
+		JobName: jobName}, true)
 }
 
 // DisableContext is [Lock.Disable] within ctx, which it heeds like [Lock.LockContext].
 func (l *Lock) DisableContext(ctx context.Context, componentName, jobName string) error {
-	return l.enable(ctx, store.Request{Operation: "Disable", ComponentName: componentName, JobName: jobName}, false)
+	return l.enable(ctx, store.Request{Operation: "Disable", ComponentName: componentName,
+		JobName: jobName}, false)
 }
 
 // begin finds what keeps a call from being made at all.
@@ -132,7 +136,8 @@ func (l *Lock) begin(ctx context.Context, r store.Request) error {
 }
 
 // ended completes the event of a call that began at start, tells it, and returns err.
-func (l *Lock) ended(ctx context.Context, r store.Request, e Event, start time.Time, err error) error {
+func (l *Lock) ended(ctx context.Context, r store.Request, e Event, start time.Time,
+	err error) error {
 	if e.Err = err; err != nil && e.Kind != Refused {
 		e.Kind = Failed
 	}
@@ -144,7 +149,8 @@ func (l *Lock) ended(ctx context.Context, r store.Request, e Event, start time.T
 // acquire asks for the lock, and returns the outcome as an event, of which nobody has been told.
 // If an attempt of the caller's is in doubt, a lock that the caller holds may be what that
 // attempt acquired.
-func (l *Lock) acquire(ctx context.Context, r store.Request, cond store.Conditions, doubt bool) (store.Result, Event) {
+func (l *Lock) acquire(ctx context.Context, r store.Request, cond store.Conditions, doubt bool) (
+	store.Result, Event) {
 	res, err := l.store.Acquire(ctx, r, cond)
 	e := Event{Kind: Acquired, TTL: cond.TTL, Holder: holderOf(res.Prev)}
 	mine := res.Prev.HeldBy(r) && (!cond.Tick || doubt || res.Doubt)

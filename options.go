@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -78,8 +79,8 @@ func NewWith(s Storage, o Options) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock: NewWith: %w", err)
 	}
-	return &Lock{o: o, store: store.NewTable(s, store.Config{Dialects: dialects, Dialect: string(o.Dialect),
-		Table: table, NoDDL: o.NoDDL, Policy: store.Policy(o.Retry)})}, nil
+	return &Lock{o: o, store: store.NewTable(s, store.Config{Dialects: dialects,
+		Dialect: string(o.Dialect), Table: table, NoDDL: o.NoDDL, Policy: store.Policy(o.Retry)})}, nil
 }
 
 func (o Options) check() error {
@@ -97,8 +98,8 @@ func (o Options) check() error {
 		o.Dialect, PostgreSQL, CockroachDB, SQLite)
 }
 
-// reserved is what the statements call a part of themselves.
-const reserved = "this_acquisition"
+// reserved are the names of parts of the statements.
+var reserved = []string{"this_row", "this_acquisition"}
 
 // table returns the name as it stands in statements.
 func (o Options) table() (string, error) {
@@ -114,9 +115,9 @@ func (o Options) table() (string, error) {
 		case strings.IndexByte(name, 0) >= 0 || !utf8.ValidString(name):
 			return "", fmt.Errorf("the name of the %s, %q, has a NUL or is not valid UTF-8", part.what, name)
 		case len(name) > 63:
-			return "", fmt.Errorf("the name of the %s, %q, is longer than 63 bytes, which PostgreSQL would cut off",
-				part.what, name)
-		case name == reserved && o.Schema == "":
+			return "", fmt.Errorf("the name of the %s, %q, is longer than 63 bytes: "+
+				"PostgreSQL would cut it off", part.what, name)
+		case slices.Contains(reserved, name) && o.Schema == "":
 			return "", fmt.Errorf("the name of the table, %q, is reserved, unless the schema is named", name)
 		case strings.Contains(name, "$lock$"):
 			return "", fmt.Errorf("the name of the %s, %q, has $lock$ in it", part.what, name)

@@ -15,8 +15,8 @@ import (
 type Holder struct {
 	ComponentID string
 	JobID       string
-	LockTime    time.Time     // when it acquired the lock or last renewed it, by the database's clock, in UTC
-	Age         time.Duration // how long ago that was, by the database's clock; negative if it is in the future
+	LockTime    time.Time     // of the acquisition or last renewal, by the database's clock, in UTC
+	Age         time.Duration // since LockTime, by the database's clock; below 0 in the future
 }
 
 func holderOf(rec store.Record) Holder {
@@ -133,8 +133,9 @@ func (l *Lock) All(ctx context.Context) iter.Seq2[Status, error] {
 // It doesn't stop a holder that is alive. If that keeps a lease, it learns from its next renewal
 // that the lease is lost.
 func (l *Lock) ForceRelease(ctx context.Context, componentName, jobName string, seen Holder) error {
-	return l.release(ctx, store.Request{Operation: "ForceRelease", ComponentName: componentName,
-		ComponentID: seen.ComponentID, JobName: jobName, JobID: seen.JobID}, store.Term{LockTime: seen.LockTime})
+	r := store.Request{Operation: "ForceRelease", ComponentName: componentName,
+		ComponentID: seen.ComponentID, JobName: jobName, JobID: seen.JobID}
+	return l.release(ctx, r, store.Term{LockTime: seen.LockTime})
 }
 
 // Delete removes the row of a job that nobody holds, and with it which tick was run last and that

@@ -20,57 +20,53 @@ CREATE TABLE IF NOT EXISTS {table} (
 -- name: peek
 -- $1 component name, $2 job name, $3 job ID, $4 TTL, $5 the earliest time for the tick, $6 the spacing.
 -- The answer is one row: the row of the lock and the reason for a refusal, NULL if it can be taken.
-SELECT coalesce(l.component_id, ''), coalesce(l.job_id, ''), coalesce(l.enabled, TRUE),
-	coalesce(l.status, 'UNLOCKED') <> 'UNLOCKED', coalesce(l.time, -62135596800000000), l.now,
+SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
+	coalesce(status, 'UNLOCKED') <> 'UNLOCKED', coalesce(time, -62135596800000000), now,
 	CASE
-		WHEN NOT l.enabled THEN 'disabled'
-		WHEN l.now < CAST(?5 AS INTEGER) THEN 'ahead'
-		WHEN ?5 IS NOT NULL AND l.job_id LIKE '____-__-__T__:__:__Z' AND l.job_id > ?3 THEN 'already'
-		WHEN ?5 IS NOT NULL AND l.job_id = ?3 AND coalesce(l.status, 'UNLOCKED') = 'UNLOCKED' THEN 'already'
-		WHEN l.status <> 'UNLOCKED' AND (l.time
-			< l.now - CAST(?4 AS INTEGER)) IS NOT TRUE THEN 'held'
-		WHEN coalesce(l.status, 'UNLOCKED') = 'UNLOCKED' AND l.time
-			>= l.now - CAST(?6 AS INTEGER) THEN 'already'
+		WHEN NOT enabled THEN 'disabled'
+		WHEN now < CAST(?5 AS INTEGER) THEN 'ahead'
+		WHEN ?5 IS NOT NULL AND job_id LIKE '____-__-__T__:__:__Z' AND job_id > ?3 THEN 'already'
+		WHEN ?5 IS NOT NULL AND job_id = ?3 AND coalesce(status, 'UNLOCKED') = 'UNLOCKED' THEN 'already'
+		WHEN status <> 'UNLOCKED' AND (time < now - CAST(?4 AS INTEGER)) IS NOT TRUE THEN 'held'
+		WHEN coalesce(status, 'UNLOCKED') = 'UNLOCKED' AND time >= now - CAST(?6 AS INTEGER) THEN 'already'
 		END
-FROM (SELECT l.*, (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+FROM (SELECT l.*, (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(l.lock_time, '0001-01-01 00:00:00') AS t)) AS time,
 	CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 AS now
-	FROM (SELECT 1) AS one LEFT JOIN {table} AS l ON l.component_name = ?1 AND l.job_name = ?2) AS l;
+	FROM (SELECT 1) AS one LEFT JOIN {table} AS l ON l.component_name = ?1 AND l.job_name = ?2);
 
 -- name: acquire
 -- $1 to $7 as in postgres.sql. The answer is the lock_time that was written, or no row.
--- The statement has the database's one write lock from its beginning: the row that next is reckoned from
--- is the row that is updated.
-WITH this_acquisition (now, next) AS (
-	SELECT now, max(now, coalesce(before + 1, 0)) FROM (SELECT
-	CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 AS now,
-	(SELECT (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+-- The statement has the database's one write lock from its beginning: the row that was judged is the row
+-- that is written.
+WITH this_row AS (
+	SELECT *, max(now, coalesce(time + 1, 0)) AS next,
+	CASE
+		WHEN NOT enabled THEN 'disabled'
+		WHEN now < CAST(?6 AS INTEGER) THEN 'ahead'
+		WHEN ?6 IS NOT NULL AND job_id LIKE '____-__-__T__:__:__Z' AND job_id > ?4 THEN 'already'
+		WHEN ?6 IS NOT NULL AND job_id = ?4 AND coalesce(status, 'UNLOCKED') = 'UNLOCKED' THEN 'already'
+		WHEN status <> 'UNLOCKED' AND (time < now - CAST(?5 AS INTEGER)) IS NOT TRUE THEN 'held'
+		WHEN coalesce(status, 'UNLOCKED') = 'UNLOCKED' AND time >= now - CAST(?7 AS INTEGER) THEN 'already'
+		END AS refusal
+	FROM (SELECT l.*, (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
-		FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t))
-	FROM {table} WHERE component_name = ?1 AND job_name = ?3) AS before))
-INSERT INTO {table} AS l (component_name, component_id, job_name, job_id, enabled, status, lock_time)
+		FROM (SELECT coalesce(l.lock_time, '0001-01-01 00:00:00') AS t)) AS time,
+	CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 AS now
+	FROM (SELECT 1) AS one LEFT JOIN {table} AS l ON l.component_name = ?1 AND l.job_name = ?3)
+)
+INSERT INTO {table} (component_name, component_id, job_name, job_id, enabled, status, lock_time)
 SELECT ?1, ?2, ?3, ?4, TRUE, 'LOCKED', strftime('%Y-%m-%d %H:%M:%S', next / 1000000, 'unixepoch')
 		|| printf('.%06d+00:00', next % 1000000)
-FROM this_acquisition WHERE now >= CAST(coalesce(?6, 0) AS INTEGER)
+FROM this_row WHERE refusal IS NULL
 ON CONFLICT (component_name, job_name) DO UPDATE SET
 	component_id = excluded.component_id, job_id = excluded.job_id, enabled = TRUE, status = 'LOCKED',
 	lock_time = excluded.lock_time
-WHERE CASE
-		WHEN NOT l.enabled THEN 'disabled'
-		WHEN CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 < CAST(?6 AS INTEGER) THEN 'ahead'
-		WHEN ?6 IS NOT NULL AND l.job_id LIKE '____-__-__T__:__:__Z' AND l.job_id > ?4 THEN 'already'
-		WHEN ?6 IS NOT NULL AND l.job_id = ?4 AND coalesce(l.status, 'UNLOCKED') = 'UNLOCKED' THEN 'already'
-		WHEN l.status <> 'UNLOCKED' AND ((SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
-				+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
-				FROM (SELECT coalesce(l.lock_time, '0001-01-01 00:00:00') AS t))
-			< CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 - CAST(?5 AS INTEGER)) IS NOT TRUE THEN 'held'
-		WHEN coalesce(l.status, 'UNLOCKED') = 'UNLOCKED' AND (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
-				+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
-				FROM (SELECT coalesce(l.lock_time, '0001-01-01 00:00:00') AS t))
-			>= CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 - CAST(?7 AS INTEGER) THEN 'already'
-		END IS NULL
-RETURNING (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+RETURNING (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+	unixepoch(substr(t, 1, 19))) * 1000000
 	+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 	FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t));
 
@@ -78,22 +74,27 @@ RETURNING (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepo
 UPDATE {table} SET lock_time = (SELECT strftime('%Y-%m-%d %H:%M:%S', next / 1000000, 'unixepoch')
 		|| printf('.%06d+00:00', next % 1000000)
 	FROM (SELECT max(CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000,
-	(SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+	(SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t)) + 1) AS next))
 WHERE component_name = ?1 AND job_name = ?3
 	AND component_id = ?2 AND job_id = ?4 AND status <> 'UNLOCKED'
-	AND (?5 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+	AND (?5 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t)) >= CAST(?5 AS INTEGER))
-	AND (?6 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+	AND (?6 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t)) <= CAST(?6 AS INTEGER))
-	AND (?7 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+	AND (?7 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t))
 		>= CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 - CAST(?7 AS INTEGER))
-RETURNING (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+RETURNING (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+	unixepoch(substr(t, 1, 19))) * 1000000
 	+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 	FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t)), coalesce(enabled, TRUE);
 
@@ -102,10 +103,12 @@ UPDATE {table} SET status = 'UNLOCKED', job_id = ?7, enabled = coalesce(enabled,
 	lock_time = coalesce(lock_time, '0001-01-01 00:00:00.000000+00:00')
 WHERE component_name = ?1 AND job_name = ?3
 	AND component_id = ?2 AND job_id = ?4 AND status <> 'UNLOCKED'
-	AND (?5 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+	AND (?5 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t)) >= CAST(?5 AS INTEGER))
-	AND (?6 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+	AND (?6 IS NULL OR (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t)) <= CAST(?6 AS INTEGER))
 RETURNING TRUE;
@@ -122,22 +125,24 @@ RETURNING TRUE;
 
 -- name: get
 -- The answer is one row: the row of the lock, and whether there is one.
-SELECT coalesce(l.component_id, ''), coalesce(l.job_id, ''), coalesce(l.enabled, TRUE),
-	coalesce(l.status, 'UNLOCKED') <> 'UNLOCKED', coalesce(l.time, -62135596800000000), l.now,
-	l.component_name IS NOT NULL
-FROM (SELECT l.*, (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
+	coalesce(status, 'UNLOCKED') <> 'UNLOCKED', coalesce(time, -62135596800000000), now,
+	component_name IS NOT NULL
+FROM (SELECT l.*, (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(l.lock_time, '0001-01-01 00:00:00') AS t)) AS time,
 	CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 AS now
-	FROM (SELECT 1) AS one LEFT JOIN {table} AS l ON l.component_name = ?1 AND l.job_name = ?2) AS l;
+	FROM (SELECT 1) AS one LEFT JOIN {table} AS l ON l.component_name = ?1 AND l.job_name = ?2);
 
 -- name: fence
 -- SQLite locks the database for a transaction that writes.
-UPDATE {table} AS l SET enabled = enabled
+UPDATE {table} SET enabled = enabled
 WHERE component_name = ?1 AND job_name = ?2
 RETURNING coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
 	coalesce(status, 'UNLOCKED') <> 'UNLOCKED',
-	coalesce((SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+	coalesce((SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t)), -62135596800000000),
 	CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000;
@@ -148,14 +153,15 @@ VALUES (?1, '', ?2, '', TRUE, 'UNLOCKED', '0001-01-01 00:00:00.000000+00:00')
 ON CONFLICT (component_name, job_name) DO NOTHING;
 
 -- name: list
-SELECT coalesce(l.component_name, ''), coalesce(l.job_name, ''),
-	coalesce(l.component_id, ''), coalesce(l.job_id, ''), coalesce(l.enabled, TRUE),
-	coalesce(l.status, 'UNLOCKED') <> 'UNLOCKED', coalesce(l.time, -62135596800000000), l.now
-FROM (SELECT *, (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)), unixepoch(substr(t, 1, 19))) * 1000000
+SELECT coalesce(component_name, ''), coalesce(job_name, ''),
+	coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
+	coalesce(status, 'UNLOCKED') <> 'UNLOCKED', coalesce(time, -62135596800000000), now
+FROM (SELECT *, (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
+		unixepoch(substr(t, 1, 19))) * 1000000
 		+ CAST(round(CAST('0' || substr(t, 20, 7) AS REAL) * 1000000) AS INTEGER)
 		FROM (SELECT coalesce(lock_time, '0001-01-01 00:00:00') AS t)) AS time,
 	CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 AS now
-	FROM {table}) AS l ORDER BY component_name, job_name;
+	FROM {table}) ORDER BY component_name, job_name;
 
 -- name: problems
 -- The answer is a row for each thing that is wrong: what it is and what to do. A table that is missing

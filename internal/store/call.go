@@ -57,14 +57,28 @@ func (c *call) patience() any {
 	return "wait"
 }
 
+// A step asks the database what a call is about, once.
+type step func(context.Context, *call) error
+
 // read sends a statement that only reads, and reads its one row.
 func (c *call) read(ctx context.Context, name string, args []any, dest ...any) error {
+	return c.queryRow(ctx, name, args, dest...)
+}
+
+func (c *call) queryRow(ctx context.Context, name string, args []any, dest ...any) error {
+	if c.d.name == SQLite && c.t.pool != nil {
+		stmt, err := c.t.prepared(ctx, name)
+		if err != nil {
+			return err
+		}
+		return stmt.QueryRowContext(ctx, args...).Scan(dest...)
+	}
 	return queryRow(ctx, c.db, c.d.text(name), args, dest...)
 }
 
 // write sends a statement that may write, and reports whether it has answered with a row.
 func (c *call) write(ctx context.Context, name string, args []any, dest ...any) (bool, error) {
-	err := queryRow(ctx, c.db, c.d.text(name), args, dest...)
+	err := c.queryRow(ctx, name, args, dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -99,7 +113,7 @@ func (t *Table) identify(ctx context.Context, c *call) bool {
 // idempotent by its IDs, so doing it twice does it once. It reports whether an attempt before the
 // last may have taken effect. In a transaction of the caller's nothing is tried again: what has
 // failed there can only be repeated from the beginning, by the caller.
-func (t *Table) do(ctx context.Context, r Request, step func(context.Context, *call) error) (doubt bool, err error) {
+func (t *Table) do(ctx context.Context, r Request, step step) (doubt bool, err error) {
 	if t.unusable != nil {
 		return false, r.Wrap(t.unusable)
 	}
@@ -144,7 +158,8 @@ func (t *Table) do(ctx context.Context, r Request, step func(context.Context, *c
 			c.last = err
 			continue
 		}
-		if t.inTransaction || attempt >= t.policy.attempts() || !Curable(err) || !sleep(ctx, t.policy.backoff(attempt)) {
+		if t.inTransaction || attempt >= t.policy.attempts() || !Curable(err) ||
+			!sleep(ctx, t.policy.backoff(attempt)) {
 			if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 				err = fmt.Errorf("%w: %w", ctx.Err(), err)
 			}
@@ -161,7 +176,7 @@ func (t *Table) do(ctx context.Context, r Request, step func(context.Context, *c
 // attempt runs step once. Until something is in doubt, step has one connection and no more: on a
 // *sql.DB, database/sql repeats what failed with driver.ErrBadConn, and lib/pq says that of
 // statements that were sent, too, so that the error of the last would say nothing of the first.
-func (c *call) attempt(ctx context.Context, step func(context.Context, *call) error) error {
+func (c *call) attempt(ctx context.Context, step step) error {
 	c.d = c.t.dialect.Load()
 	if ctx == Background {
 		return c.send(ctx, step)
@@ -175,13 +190,12 @@ func (c *call) attempt(ctx context.Context, step func(context.Context, *call) er
 	return err
 }
 
-func (c *call) send(ctx context.Context, step func(context.Context, *call) error) error {
-	pool, ok := c.t.db.(*sql.DB)
-	if !ok || c.doubt && !staleSession(c.last) || c.d.name == SQLite {
+func (c *call) send(ctx context.Context, step step) error {
+	if c.t.pool == nil || c.doubt && !staleSession(c.last) || c.d.name == SQLite {
 		c.db = c.t.db
 		return step(ctx, c)
 	}
-	conn, err := pool.Conn(ctx)
+	conn, err := c.t.pool.Conn(ctx)
 	if err != nil {
 		return connectError{err}
 	}
@@ -196,10 +210,26 @@ func (c *call) send(ctx context.Context, step func(context.Context, *call) error
 
 // idle returns how many sessions of the pool may be stale.
 func (t *Table) idle() int {
-	if pool, ok := t.db.(*sql.DB); ok && pool != nil {
-		return pool.Stats().Idle
+	if t.pool == nil {
+		return 0
 	}
-	return 0
+	return t.pool.Stats().Idle
+}
+
+// prepared returns a statement of SQLite's, which takes longer to prepare than to run.
+func (t *Table) prepared(ctx context.Context, name string) (*sql.Stmt, error) {
+	if stmt, ok := t.statements.Load(name); ok {
+		return stmt.(*sql.Stmt), nil
+	}
+	stmt, err := t.pool.PrepareContext(ctx, t.dialect.Load().text(name))
+	if err != nil {
+		return nil, err
+	}
+	kept, other := t.statements.LoadOrStore(name, stmt)
+	if other {
+		stmt.Close()
+	}
+	return kept.(*sql.Stmt), nil
 }
 
 // sleep waits, and reports whether ctx has not ended.

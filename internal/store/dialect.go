@@ -133,7 +133,8 @@ func acquireInTwo(ctx context.Context, c *call, cond Conditions) (Result, error)
 
 // get reads the record.
 func get(ctx context.Context, c *call) (rec Record, err error) {
-	err = c.read(ctx, "get", []any{c.req.ComponentName, c.req.JobName}, append(rec.columns(), &rec.Exists)...)
+	err = c.read(ctx, "get", []any{c.req.ComponentName, c.req.JobName},
+		append(rec.columns(), &rec.Exists)...)
 	return rec, err
 }
 

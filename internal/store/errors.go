@@ -13,7 +13,8 @@ import (
 )
 
 // ErrOutcomeUnknown is the error of a call that may have taken effect, unseen.
-var ErrOutcomeUnknown = errors.New("the outcome is unknown: repeat the call with the same IDs to settle it")
+var ErrOutcomeUnknown = errors.New("the outcome is unknown: " +
+	"repeat the call with the same IDs to settle it")
 
 // ErrNoStorage is the error of a call without a database.
 var ErrNoStorage = errors.New("there is no Storage: New was given none, or was not called")
@@ -49,7 +50,8 @@ func sqlState(err error) string {
 const failedTransaction = "25P02"
 
 func missingTable(err error) bool {
-	return sqlState(err) == "42P01" || fromSQLite(err) && strings.Contains(err.Error(), "no such table")
+	return sqlState(err) == "42P01" ||
+		fromSQLite(err) && strings.Contains(err.Error(), "no such table")
 }
 
 // notUnderstood reports whether the server does not know what the statement is made of.

@@ -23,6 +23,8 @@ type Config struct {
 // Table is a Store in a table of a database.
 type Table struct {
 	db            DB
+	pool          *sql.DB  // db, if it is one
+	statements    sync.Map // of the pool, for SQLite: *sql.Stmt by name
 	dialects      *Dialects
 	name          string
 	inTransaction bool
@@ -48,6 +50,7 @@ func NewTable(db DB, c Config) *Table {
 		t.unusable = ErrNoStorage
 		return t
 	}
+	t.pool, _ = db.(*sql.DB)
 	defer func() {
 		if p := recover(); p != nil {
 			t.unusable = fmt.Errorf("the Storage panicked: %v", p)
@@ -198,7 +201,8 @@ func (c *call) bounds(term Term) (first, last time.Time) {
 }
 
 // Release implements Store.
-func (t *Table) Release(ctx context.Context, r Request, term Term, run string) (res Result, err error) {
+func (t *Table) Release(ctx context.Context, r Request, term Term, run string) (
+	res Result, err error) {
 	res.Doubt, err = t.do(ctx, r, func(ctx context.Context, c *call) (err error) {
 		res = Result{}
 		if res.Done, err = c.release(ctx, term, run); err != nil || res.Done {
@@ -274,7 +278,8 @@ func (t *Table) List(ctx context.Context, r Request) iter.Seq2[Record, error] {
 		defer rows.Close()
 		for rows.Next() {
 			rec := Record{Exists: true}
-			if err := rows.Scan(append([]any{&rec.ComponentName, &rec.JobName}, rec.columns()...)...); err != nil {
+			names := []any{&rec.ComponentName, &rec.JobName}
+			if err := rows.Scan(append(names, rec.columns()...)...); err != nil {
 				yield(Record{}, r.Wrap(err))
 				return
 			}
@@ -307,7 +312,8 @@ func (t transaction) Exec(query string, args ...any) (sql.Result, error) {
 }
 
 // ExecContext sends a statement that answers with no row.
-func (t transaction) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+func (t transaction) ExecContext(ctx context.Context, query string, args ...any) (
+	sql.Result, error) {
 	if err := t.QueryRowContext(ctx, query, args...).Scan(); !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}
