@@ -36,8 +36,9 @@ type Job struct {
 	// as long as the context.
 	Wait time.Duration
 	// Poll is the time between two looks at a lock that is waited for. The first ones are
-	// shorter, each has ±50% jitter, and one is made when the holder's lock expires. 0 means a
-	// second.
+	// shorter, each has ±50% jitter, and one is made when the holder's lock expires. Of those who
+	// wait in one process, only the first looks as often. 0 means a second, 15 seconds with a
+	// Notifier, 4 milliseconds with SQLite.
 	Poll time.Duration
 
 	// Tick is the scheduled time of a run that happens once over the fleet, in whole seconds. The
@@ -111,7 +112,6 @@ func (j Job) fill(now time.Time) Job {
 	if j.Margin == 0 && j.TTL != Forever {
 		j.Margin = j.TTL / 10
 	}
-	j.Poll = cmp.Or(j.Poll, time.Second)
 	if j.ComponentID == "" {
 		host, err := os.Hostname()
 		if err != nil {

@@ -337,6 +337,9 @@ func (le *Lease) free(ctx context.Context, r store.Request, run string) (
 
 	res, err = le.l.store.Release(ctx, r, term, run)
 	doubt.sent = doubt.sent || res.Doubt || errors.Is(err, ErrOutcomeUnknown)
+	if res.Done || doubt.sent {
+		le.l.hub.released(r)
+	}
 	prev := res.Prev
 	mine := prev.ComponentID == r.ComponentID && (prev.JobID == r.JobID || prev.JobID == run)
 	switch {

@@ -25,6 +25,7 @@ type Locker interface {
 // Storage is, as *sql.DB is.
 type Lock struct {
 	store store.Store
+	hub   *hub
 	o     Options
 }
 
@@ -189,6 +190,9 @@ func (l *Lock) release(ctx context.Context, r store.Request, t store.Term) error
 	start := time.Now()
 	res, err := l.store.Release(ctx, r, t, r.JobID)
 	event := Event{Kind: Released}
+	if res.Done || errors.Is(err, ErrOutcomeUnknown) {
+		l.hub.released(r)
+	}
 	switch {
 	case err != nil || res.Done || !res.Prev.Locked:
 	case res.Doubt:
@@ -219,7 +223,11 @@ func (l *Lock) enable(ctx context.Context, r store.Request, enabled bool) error 
 		event.Kind = Enabled
 	}
 	start := time.Now()
-	return l.ended(ctx, r, event, start, l.store.Enable(ctx, r, enabled))
+	err := l.store.Enable(ctx, r, enabled)
+	if enabled {
+		l.hub.released(r)
+	}
+	return l.ended(ctx, r, event, start, err)
 }
 
 // finite returns a duration as the store takes it, where 0 means without an end.

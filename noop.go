@@ -37,7 +37,7 @@ func (l *NoopLocker) Run(ctx context.Context, job Job, f func(ctx context.Contex
 	return noop.Run(ctx, job, f)
 }
 
-var noop = &Lock{store: anything{}}
+var noop = &Lock{store: anything{}, hub: newHub(nil)}
 
 // anything is a store that grants everything and keeps nothing.
 type anything struct{}

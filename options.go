@@ -37,6 +37,9 @@ type Options struct {
 	// have ended. It is called from several goroutines at once, and the call waits for it. It may
 	// call anything of the Lock or the Lease. [Observers] makes one of several.
 	Observer func(context.Context, Event)
+	// Notifier, unless nil, tells those who wait for a lock in other processes that it was
+	// released. The waiters of one process are told without it.
+	Notifier Notifier
 	// Clock is the clock of a Lock in memory, by which locks expire; nil means time.Now. It must
 	// be safe for concurrent use. It is an error with a database, whose own clock counts.
 	Clock func() time.Time
@@ -79,8 +82,9 @@ func NewWith(s Storage, o Options) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock: NewWith: %w", err)
 	}
-	return &Lock{o: o, store: store.NewTable(s, store.Config{Dialects: dialects,
-		Dialect: string(o.Dialect), Table: table, NoDDL: o.NoDDL, Policy: store.Policy(o.Retry)})}, nil
+	t := store.NewTable(s, store.Config{Dialects: dialects, Dialect: string(o.Dialect), Table: table,
+		NoDDL: o.NoDDL, Policy: store.Policy(o.Retry)})
+	return &Lock{store: t, hub: newHub(o.Notifier), o: o}, nil
 }
 
 func (o Options) check() error {

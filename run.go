@@ -45,7 +45,9 @@ func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
 	job = job.fill(asked)
 	r = job.request("Acquire")
 	doubt := false
-	for w := newWaiter(job); ; {
+	w := newWaiter(l, job)
+	defer w.close()
+	for {
 		sent := time.Now()
 		res, e := l.acquire(ctx, r, job.conditions(), doubt)
 		doubt = doubt || errors.Is(e.Err, ErrOutcomeUnknown)
@@ -82,7 +84,10 @@ func (l *Lock) giveBack(ctx context.Context, job Job, named bool) {
 	try := func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 		defer cancel()
-		_, err := l.store.Release(ctx, r, store.Term{}, job.givenBack())
+		res, err := l.store.Release(ctx, r, store.Term{}, job.givenBack())
+		if res.Done {
+			l.hub.released(r)
+		}
 		return err
 	}
 	if named && job.Tick.IsZero() || try() == nil || named {

@@ -82,6 +82,9 @@ func NewTable(db DB, c Config) *Table {
 // InTransaction reports whether the database is a transaction of the caller's.
 func (t *Table) InTransaction() bool { return t.inTransaction }
 
+// IsFile reports whether the database is a file of this machine, which is cheap to look at.
+func (t *Table) IsFile() bool { return t.unusable == nil && t.dialect.Load().name == SQLite }
+
 // speak sets what the next attempt says to the database.
 func (t *Table) speak(d *dialect) {
 	if now := t.dialect.Load(); now == nil || now.name != d.name {
