@@ -89,7 +89,8 @@ func ExampleLock_Acquire_once() {
 	// instance-2: runs 2026-03-30T02:00:00Z
 }
 
-// A payout is written by a transaction that can't commit unless the lease is held, so nothing is paid twice.
+// A payout is written by a transaction that can't commit unless the lease is held, so nothing is
+// paid twice.
 func ExampleLease_Check() {
 	var db *sql.DB // which the service has opened
 	l := lock.New(db)
@@ -152,8 +153,8 @@ func ExampleErrUnauthorised() {
 	// not now: invoices of shop has it, with instance-1, for 5m0s
 }
 
-// After a broken connection nobody knows whether the lock was taken. The same call settles it: if it was, the caller holds it
-// already, and is told so.
+// After a broken connection nobody knows whether the lock was taken. The same call settles it: if
+// it was, the caller holds it already, and is told so.
 func ExampleErrOutcomeUnknown() {
 	db, mock, err := sqlmock.New()
 	if err != nil {
@@ -182,7 +183,8 @@ func ExampleErrOutcomeUnknown() {
 	// instance-1: <nil>
 }
 
-// What the page for the one on call shows. The table doesn't say how long a job may take: that is for the caller to know.
+// What the page for the one on call shows. The table doesn't say how long a job may take: that is
+// for the caller to know.
 func ExampleLock_List() {
 	l, clock := locktest.New()
 	for _, err := range []error{
@@ -241,7 +243,8 @@ func ExampleLock_Status() {
 	// nobody is at it; enabled: false
 }
 
-// Locked is what the row says. Whether the holder may be replaced follows from the longest duration that a challenger states.
+// Locked is what the row says. Whether the holder may be replaced follows from the longest
+// duration that a challenger states.
 func ExampleStatus_Expired() {
 	l, clock := locktest.New()
 	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
@@ -263,8 +266,8 @@ func ExampleStatus_Expired() {
 	// expired without a longest duration: false
 }
 
-// The machine of instance-1 is gone, and nobody wants to wait until its lock expires. The holder that was seen is named, so
-// that the lock of another, who may have it by now, stays.
+// The machine of instance-1 is gone, and nobody wants to wait until its lock expires. The holder
+// that was seen is named, so that the lock of another, who may have it by now, stays.
 func ExampleLock_ForceRelease() {
 	l := lock.NewLocal(nil)
 	ctx := context.Background()
@@ -310,7 +313,8 @@ func ExampleLock_Disable() {
 	// <nil>
 }
 
-// A table of one's own, made by a migration, and two listeners: a logger, and a function for metrics.
+// A table of one's own, made by a migration, and two listeners: a logger, and a function for
+// metrics.
 func ExampleNewWith() {
 	db, mock, err := sqlmock.New() // in place of a database in which the table is
 	if err != nil {
@@ -342,10 +346,10 @@ func ExampleNewWith() {
 	l.Lock("shop", "instance-1", "backup", "run-1", time.Hour)
 	l.Lock("shop", "instance-2", "backup", "run-2", time.Hour)
 	l.Unlock("shop", "instance-1", "backup", "run-1")
-	// Output:
-	// level=INFO msg="lock acquired" call=Lock component=shop job=backup component_id=instance-1 job_id=run-1
-	// refused: shop/backup, held by instance-1
-	// level=INFO msg="lock released" call=Unlock component=shop job=backup component_id=instance-1 job_id=run-1
+	// Output: level=INFO msg="lock acquired" call=Lock component=shop job=backup
+	// component_id=instance-1 job_id=run-1 refused: shop/backup, held by instance-1 level=INFO
+	// msg="lock released" call=Unlock component=shop job=backup component_id=instance-1
+	// job_id=run-1
 }
 
 // A stand-by waits for as long as it takes, and leads as soon as the leader has gone.
@@ -442,8 +446,8 @@ func ExampleLease_Context() {
 	// the lease is lost: it was released by another
 }
 
-// Before something that can't be undone and isn't in the database: make sure that the lease is held right now. It has all of
-// MaxDuration before it again then.
+// Before something that can't be undone and isn't in the database: make sure that the lease is
+// held right now. It has all of MaxDuration before it again then.
 func ExampleLease_Renew() {
 	l := lock.NewLocal(nil)
 	job := lock.Job{ComponentName: "shop", JobName: "newsletter", MaxDuration: time.Minute}
@@ -460,8 +464,8 @@ func ExampleLease_Renew() {
 	// <nil>
 }
 
-// A store that remembers the largest token that it has seen refuses a holder that is late, even one that doesn't know yet
-// that it has lost the lock.
+// A store that remembers the largest token that it has seen refuses a holder that is late, even
+// one that doesn't know yet that it has lost the lock.
 func ExampleLease_Token() {
 	l, clock := locktest.New()
 	ctx := context.Background()
@@ -557,7 +561,8 @@ func ExampleTick() {
 	// 2026-06-01T02:00:00Z
 }
 
-// Within one process, without names and without waiting: a handler that does nothing while it is at work already.
+// Within one process, without names and without waiting: a handler that does nothing while it is
+// at work already.
 func ExampleLocalLock() {
 	var reloading lock.LocalLock
 	reload := func(work func()) {

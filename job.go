@@ -17,6 +17,8 @@ type Job struct {
 	JobName       string // what it does one at a time; required
 
 	// ComponentID is the instance. "" means the host's name, the process ID and something random.
+	// If the job has a Tick, something random is added: no two runs of a tick are ever one
+	// holder.
 	ComponentID string
 	// JobID is the run. "" means the time at which it is asked for, in UTC, and something random.
 	// Together with ComponentID it says who holds the lock: no two runs that may be under way at
@@ -112,12 +114,15 @@ func (j Job) fill(now time.Time) Job {
 	if j.Margin == 0 && j.TTL != Forever {
 		j.Margin = j.TTL / 10
 	}
-	if j.ComponentID == "" {
+	switch {
+	case j.ComponentID == "":
 		host, err := os.Hostname()
 		if err != nil {
 			host = "unknown"
 		}
 		j.ComponentID = fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8])
+	case !j.Tick.IsZero():
+		j.ComponentID += "/" + rand.Text()[:8]
 	}
 	switch {
 	case !j.Tick.IsZero():

@@ -16,7 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A script is what becomes of a call to the rows. Before it is carried out, and after, it may take time, or fail.
+// A script is what becomes of a call to the rows. Before it is carried out, and after, it may
+// take time, or fail.
 type script struct {
 	before func(ctx context.Context, call string) error // an error: it is not carried out
 	after  func(ctx context.Context, call string) error // an error: its reply is lost
@@ -261,7 +262,8 @@ func TestALeaseIsKeptUntilItIsReleased(t *testing.T) {
 	})
 }
 
-// The renewal that comes next may be due at the very moment at which the slow one is answered, so the script must be there before.
+// The renewal that comes next may be due at the very moment at which the slow one is answered, so
+// the script must be there before.
 func TestTheDeadlineCountsFromBeforeTheRoundTrip(t *testing.T) {
 	const slow = longest * 4 / 10
 	away := fails(errAway)
@@ -735,7 +737,8 @@ func TestALeaseThatWasReleasedIsNotRenewed(t *testing.T) {
 func TestAReleaseComesAfterTheRenewalThatIsUnderWay(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		lease := w.acquire(backup)
-		// The database has the renewal, and will carry it out although nobody waits for it any more.
+		// The database has the renewal, and will carry it out although nobody waits for it any
+		// more.
 		w.rows.does(script{before: on("renew", takes(2*time.Second)), after: on("renew", func(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return fmt.Errorf("%w (%w)", ctx.Err(), ErrOutcomeUnknown)
@@ -777,7 +780,8 @@ func TestALeaseIsSafeForConcurrentUse(t *testing.T) {
 	})
 }
 
-// A flawed clock is a database's, in front of the time or behind it, by half of the margin at most.
+// A flawed clock is a database's, in front of the time or behind it, by half of the margin at
+// most.
 type flawedClock struct{ ahead atomic.Int64 }
 
 func (c *flawedClock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
@@ -890,8 +894,8 @@ func link(random *rand.Rand) script {
 	}}
 }
 
-// TestWhateverHappensNoTwoLeasesLive runs instances that do things at random, over links on which things go wrong at random,
-// to a database whose clock jumps by as much as the margin covers.
+// TestWhateverHappensNoTwoLeasesLive runs instances that do things at random, over links on which
+// things go wrong at random, to a database whose clock jumps by as much as the margin covers.
 func TestWhateverHappensNoTwoLeasesLive(t *testing.T) {
 	const instances, steps = 4, 1000
 	for seed := range int64(5) {

@@ -15,11 +15,12 @@ import (
 // Lease is a lock that was acquired and is kept. It is safe for concurrent use. The methods of a
 // nil Lease return an error; its Context has ended, and its Token is 0.
 type Lease struct {
-	l     *Lock
-	job   Job
-	token int64
-	from  *Holder
-	since time.Time // on our clock, before the lock was asked for
+	l      *Lock
+	job    Job
+	token  int64
+	unique bool // nobody else has ever used the IDs
+	from   *Holder
+	since  time.Time // on our clock, before the lock was asked for
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -37,9 +38,9 @@ type Lease struct {
 type releaseDoubt struct{ sent, trusted bool }
 
 // newLease makes a Lease of a lock that was asked for at sent and granted, and keeps it.
-func newLease(ctx context.Context, l *Lock, job Job, res store.Result, e Event,
+func newLease(ctx context.Context, l *Lock, job Job, unique bool, res store.Result, e Event,
 	sent time.Time) *Lease {
-	le := &Lease{l: l, job: job, token: e.Token, since: sent,
+	le := &Lease{l: l, job: job, token: e.Token, unique: unique, since: sent,
 		turn: make(chan struct{}, 1), wake: make(chan struct{}, 1)}
 	if e.Kind == TakenOver {
 		le.from = &e.Holder
@@ -260,10 +261,12 @@ func (le *Lease) renew(ctx context.Context, r store.Request) (store.Result, erro
 	case res.Done && le.ended != nil:
 		return res, le.ended // too late
 	case res.Done:
-		le.state.Answered(res.Written)
+		le.state.Answered(res.Written, res.Doubt)
 		return res, nil
 	}
-	term.Doubt = term.Doubt || res.Doubt
+	if res.Doubt {
+		term = term.Widen()
+	}
 	if term.Holds(r, res.Prev) {
 		return res, fmt.Errorf("%w: it has expired", ErrLost)
 	}
@@ -298,6 +301,7 @@ func (le *Lease) end(ctx context.Context, operation, run string) error {
 		return errNoLease
 	}
 	r := le.job.request(operation)
+	ctx = limited(ctx)
 	le.cancel(ErrReleased) // cuts a renewal short that is under way
 	start := time.Now()
 	e := le.event(Released)
@@ -333,6 +337,9 @@ func (le *Lease) free(ctx context.Context, r store.Request, run string) (
 		doubt.trusted = !lost && le.state.Trusted(time.Now())
 	}
 	term := le.state.Term()
+	if le.unique {
+		term.Last = time.Time{} // also what a late attempt of its own has acquired again
+	}
 	le.mu.Unlock()
 
 	res, err = le.l.store.Release(ctx, r, term, run)
@@ -344,7 +351,10 @@ func (le *Lease) free(ctx context.Context, r store.Request, run string) (
 	mine := prev.ComponentID == r.ComponentID && (prev.JobID == r.JobID || prev.JobID == run)
 	switch {
 	case err != nil:
-	case res.Done, !prev.Locked && mine && !lost, doubt.sent && doubt.trusted:
+	case res.Done, !prev.Locked && mine && !lost:
+	case doubt.sent && !le.job.Tick.IsZero() && prev.JobID <= r.JobID:
+		err = r.Wrap(lostTo(r, prev)) // the tick was run again: it was not released in time
+	case doubt.sent && doubt.trusted:
 	case doubt.sent:
 		err = unknown(r, prev)
 	default:

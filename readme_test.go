@@ -8,7 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTheReadmeShowsCodeThatRuns: all Go that the README shows stands in these tests, to the letter.
+// TestTheReadmeShowsCodeThatRuns: all Go that the README shows stands in these tests, to the
+// letter.
 func TestTheReadmeShowsCodeThatRuns(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)

@@ -30,7 +30,8 @@ const releaseTimeout = 5 * time.Second
 //
 // A lease can't be had from the Storage of a transaction.
 func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
-	named := job.ComponentID != "" && (job.JobID != "" || !job.Tick.IsZero())
+	ctx = limited(ctx)
+	unique := job.ComponentID == "" || job.JobID == "" // a tick has something random in its ComponentID
 	r := job.request("Acquire")
 	if err := l.begin(ctx, r); err != nil {
 		return nil, err
@@ -59,11 +60,11 @@ func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
 		}
 		if l.ended(ctx, r, e, asked, e.Err) != nil {
 			if doubt && !errors.Is(e.Err, ErrRefused) {
-				l.giveBack(ctx, job, named)
+				l.giveBack(ctx, job, unique)
 			}
 			return nil, e.Err
 		}
-		le := newLease(ctx, l, job, res, e, sent)
+		le := newLease(ctx, l, job, unique, res, e, sent)
 		if le.Err() == nil {
 			go le.keep()
 			return le, nil
@@ -76,10 +77,22 @@ func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
 	}
 }
 
-// giveBack gives back a lock that may have been acquired, and may have not. Nobody else knows the
-// IDs of a run that is not named: it goes on trying in the background until the lock has expired
-// by itself.
-func (l *Lock) giveBack(ctx context.Context, job Job, named bool) {
+// limited returns a context with which the statements use the methods that take one, so that each
+// attempt is limited.
+func limited(ctx context.Context) context.Context {
+	if ctx == store.Background {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
+// giveBack gives back a lock that may have been acquired, and may have not, if nobody else knows
+// the IDs of the run. If the database is away, it goes on trying until the lock has expired by
+// itself.
+func (l *Lock) giveBack(ctx context.Context, job Job, unique bool) {
+	if !unique {
+		return
+	}
 	r := job.request("GiveBack")
 	try := func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
@@ -90,7 +103,7 @@ func (l *Lock) giveBack(ctx context.Context, job Job, named bool) {
 		}
 		return err
 	}
-	if named && job.Tick.IsZero() || try() == nil || named {
+	if try() == nil {
 		return
 	}
 	until := time.Now().Add(min(job.TTL, time.Hour))

@@ -20,7 +20,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
-// nightly is a service that guards its job with a lock, and TestNightly its own unit test: the README shows both.
+// nightly is a service that guards its job with a lock, and TestNightly its own unit test: the
+// README shows both.
 func nightly(db *sql.DB, work func()) error {
 	l := lock.New(db)
 	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
@@ -177,7 +178,8 @@ func TestTheTextIsTheSameEveryTime(t *testing.T) {
 	require.Equal(t, texts[2], texts[4])
 }
 
-// TestCockroachDBIsToldWhatSuitsIt: the first answer tells that it is one, and from then on a refusal is one small read.
+// TestCockroachDBIsToldWhatSuitsIt: the first answer tells that it is one, and from then on a
+// refusal is one small read.
 func TestCockroachDBIsToldWhatSuitsIt(t *testing.T) {
 	l, mock := newMock(t)
 	none := func() *sqlmock.Rows { return sqlmock.NewRows(locktest.Columns) }

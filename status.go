@@ -135,7 +135,7 @@ func (l *Lock) All(ctx context.Context) iter.Seq2[Status, error] {
 func (l *Lock) ForceRelease(ctx context.Context, componentName, jobName string, seen Holder) error {
 	r := store.Request{Operation: "ForceRelease", ComponentName: componentName,
 		ComponentID: seen.ComponentID, JobName: jobName, JobID: seen.JobID}
-	return l.release(ctx, r, store.Term{LockTime: seen.LockTime})
+	return l.release(ctx, r, store.Term{First: seen.LockTime, Last: seen.LockTime})
 }
 
 // Delete removes the row of a job that nobody holds, and with it which tick was run last and that

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// waitingFor is the job of an instance that waits, and polls every second. No lock expires in the time of these tests, unless
-// they say so.
+// waitingFor is the job of an instance that waits, and polls every second. No lock expires in the
+// time of these tests, unless they say so.
 func waitingFor(wait time.Duration) Job {
 	return Job{ComponentName: "shop", ComponentID: "w", JobName: "backup", JobID: "3", MaxDuration: 24 * time.Hour, Wait: wait}
 }
@@ -196,7 +196,8 @@ func TestAWaitPutsUpWithADatabaseThatIsAway(t *testing.T) {
 	})
 }
 
-// Nobody knows the job ID that Acquire made up: nobody else can settle it, and without a longest duration it never expires.
+// Nobody knows the job ID that Acquire made up: nobody else can settle it, and without a longest
+// duration it never expires.
 func TestAnAcquireThatIsCutShortLeavesNoLockBehind(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
 		w.rows.does(script{after: on("take", func(ctx context.Context) error {
@@ -211,8 +212,8 @@ func TestAnAcquireThatIsCutShortLeavesNoLockBehind(t *testing.T) {
 	})
 }
 
-// waits runs rounds in which an instance waits for a lock that is another's until a time that hold returns. It returns how long
-// after that the one that waits has had it, in order.
+// waits runs rounds in which an instance waits for a lock that is another's until a time that
+// hold returns. It returns how long after that the one that waits has had it, in order.
 func waits(t *testing.T, j Job, hold func(w *world) (until func() time.Time)) []time.Duration {
 	const rounds = 200
 	random := rand.New(rand.NewSource(1))
@@ -330,9 +331,9 @@ func TestTheTimesAtWhichManyAskAreSpread(t *testing.T) {
 	}
 }
 
-// BenchmarkWaiters has N instances wait for a lock that is passed on every three polls. A bubble of package synctest needs a
-// *testing.T, so the time is real, and the poll a tenth of what it is by default: so are ms-to-acquire, and queries/s ten times
-// as many.
+// BenchmarkWaiters has N instances wait for a lock that is passed on every three polls. A bubble
+// of package synctest needs a *testing.T, so the time is real, and the poll a tenth of what it is
+// by default: so are ms-to-acquire, and queries/s ten times as many.
 func BenchmarkWaiters(b *testing.B) {
 	const poll = 100 * time.Millisecond
 	for _, n := range []int{10, 100, 1000} {

@@ -15,18 +15,19 @@ const forever = 10 * time.Second
 type State struct {
 	ttl      time.Duration // 0: the lease never expires
 	margin   time.Duration
-	term     store.Term
-	asked    bool      // Tick has asked for a renewal that has not ended
-	sent     time.Time // when the renewal under way was sent; zero if there is none
-	due      time.Time // when the next renewal is to be sent
-	deadline time.Time // until when nobody else can have the lock; zero if the lease never expires
+	term     store.Term // Last is not used
+	reach    time.Time  // up to which lock time a renewal in doubt may match, should it arrive yet
+	asked    bool       // Tick has asked for a renewal that has not ended
+	sent     time.Time  // when the renewal under way was sent; zero if there is none
+	due      time.Time  // when the next renewal is to be sent
+	deadline time.Time  // until when nobody else can have the lock; zero if the lease never expires
 }
 
 // New returns the state of a lease that was asked for at sent and granted with that lock time, of
 // which age had passed already. The TTL counts from before the round trip.
 func New(ttl, margin time.Duration, sent, lockTime time.Time, age time.Duration) State {
 	s := State{ttl: ttl, margin: margin, sent: sent.Add(-max(age, 0)), term: store.Term{TTL: ttl}}
-	s.Answered(lockTime)
+	s.Answered(lockTime, false)
 	return s
 }
 
@@ -38,11 +39,14 @@ func (s *State) Interval() time.Duration {
 	return s.ttl / 3
 }
 
-// Term returns the term that a statement about the lease has to name. A renewal under way is in
-// doubt.
+// Term returns the term that a statement about the lease has to name: one lock time, or up to a
+// TTL more while a renewal in doubt or under way may move it.
 func (s *State) Term() store.Term {
+	if !s.sent.IsZero() || !s.term.First.After(s.reach) {
+		return s.term.Widen()
+	}
 	t := s.term
-	t.Doubt = t.Doubt || !s.sent.IsZero()
+	t.Last = t.First
 	return t
 }
 
@@ -66,9 +70,12 @@ func (s *State) By(now time.Time) time.Time {
 	return now.Add(s.deadline.Sub(now) * 2 / 3)
 }
 
-// Answered notes that the renewal has set the lock time.
-func (s *State) Answered(lockTime time.Time) {
-	s.term.LockTime, s.term.Doubt = lockTime, false
+// Answered notes that the renewal has set the lock time. If it took more than one attempt, one
+// that is in doubt may arrive yet and move the lock time again: the doubt lasts until none can
+// match.
+func (s *State) Answered(lockTime time.Time, doubt bool) {
+	s.doubt(doubt)
+	s.term.First = lockTime
 	s.due = s.sent.Add(s.Interval())
 	if s.ttl > 0 {
 		s.deadline = s.sent.Add(s.ttl - s.margin)
@@ -76,13 +83,28 @@ func (s *State) Answered(lockTime time.Time) {
 	s.asked, s.sent = false, time.Time{}
 }
 
-// Failed notes that the renewal has failed at now. If its outcome is unknown, it is in doubt: it
-// may have moved the lock time. Doubt lasts until a renewal is answered.
+// Failed notes that the renewal has failed at now, and whether it may have moved the lock time.
 func (s *State) Failed(now time.Time, doubt bool) {
-	s.term.Doubt = s.term.Doubt || doubt
+	s.doubt(doubt)
 	s.due = now.Add(s.Interval() / 8) // there is time for more than one more
 	s.asked, s.sent = false, time.Time{}
 }
+
+func (s *State) doubt(doubt bool) {
+	if !doubt {
+		return
+	}
+	last := s.term.Widen().Last
+	if last.IsZero() {
+		last = always
+	}
+	if last.After(s.reach) {
+		s.reach = last
+	}
+}
+
+// always is after every lock time.
+var always = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // An Action is what is to be done.
 type Action int

@@ -84,30 +84,26 @@ type Conditions struct {
 	Spacing  time.Duration // how long after its lock time a free lock is refused; 0: never
 }
 
-// A Term is the time for which a holder has a lock, named by its lock time. The zero Term is any.
+// A Term is the time for which a holder has a lock, named by its lock time, which renewals move.
+// The zero Term is any.
 type Term struct {
-	LockTime time.Time     // as last confirmed
-	Doubt    bool          // a renewal whose outcome is unknown may have moved it
-	TTL      time.Duration // by this much at most; 0: without a bound
+	First time.Time     // the lock time as last confirmed
+	Last  time.Time     // what renewals in doubt may have moved it to, at most; zero: without a bound
+	TTL   time.Duration // by how much a renewal can move it; 0: without a bound
 }
 
-// bounds returns the first and the last lock time of the term; a zero time is no bound.
-func (t Term) bounds() (first, last time.Time) {
-	switch {
-	case t.LockTime.IsZero():
-		return time.Time{}, time.Time{}
-	case !t.Doubt:
-		return t.LockTime, t.LockTime
-	case t.TTL == 0:
-		return t.LockTime, time.Time{}
+// Widen returns the term with what a renewal of it, in doubt, may have moved its lock time to.
+func (t Term) Widen() Term {
+	if t.Last = t.First.Add(t.TTL); t.TTL == 0 {
+		t.Last = time.Time{}
 	}
-	return t.LockTime, t.LockTime.Add(t.TTL)
+	return t
 }
 
 // Holds reports whether the record is locked by the caller in the term.
 func (t Term) Holds(r Request, rec Record) bool {
-	first, last := t.bounds()
-	return rec.HeldBy(r) && !rec.LockTime.Before(first) && (last.IsZero() || !rec.LockTime.After(last))
+	return rec.HeldBy(r) && !rec.LockTime.Before(t.First) &&
+		(t.Last.IsZero() || !rec.LockTime.After(t.Last))
 }
 
 // A Record is what is stored of one lock. A record that is missing reads like a new one.

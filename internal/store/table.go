@@ -142,7 +142,7 @@ func (c *call) grown(ctx context.Context, res Result) error {
 	if !res.Prev.Exists && res.Prev.LockTime.Equal(earliest) || res.Written.After(res.Prev.LockTime) {
 		return nil
 	}
-	c.release(ctx, Term{LockTime: res.Written}, c.req.JobID)
+	c.release(ctx, Term{First: res.Written, Last: res.Written}, c.req.JobID)
 	return fmt.Errorf("the new lock_time, %s, is not after the one before, %s: the column must keep "+
 		"microseconds (TIMESTAMPTZ), and no row may lie in the far future",
 		res.Written.Format(time.RFC3339Nano), res.Prev.LockTime.Format(time.RFC3339Nano))
@@ -185,9 +185,11 @@ func (t *Table) Renew(ctx context.Context, r Request, term Term) (res Result, er
 	res.Doubt, err = t.do(ctx, r, func(ctx context.Context, c *call) (err error) {
 		var written scalar
 		res = Result{}
-		first, last := c.bounds(term)
+		if c.doubt { // an attempt may have moved the lock time, and may yet
+			term = term.Widen()
+		}
 		res.Done, err = c.write(ctx, "renew", []any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
-			instant(first), instant(last), micros(term.TTL)}, &written, &res.Prev.Enabled)
+			instant(term.First), instant(term.Last), micros(term.TTL)}, &written, &res.Prev.Enabled)
 		if err == nil && !res.Done {
 			res.Prev, err = c.d.get(ctx, c)
 		}
@@ -195,12 +197,6 @@ func (t *Table) Renew(ctx context.Context, r Request, term Term) (res Result, er
 		return err
 	})
 	return res, err
-}
-
-// bounds returns those of a term, as this attempt has to send them.
-func (c *call) bounds(term Term) (first, last time.Time) {
-	term.Doubt = term.Doubt || c.doubt
-	return term.bounds()
 }
 
 // Release implements Store.
@@ -227,9 +223,8 @@ func (t *Table) Release(ctx context.Context, r Request, term Term, run string) (
 
 func (c *call) release(ctx context.Context, term Term, run string) (done bool, err error) {
 	r := c.req
-	first, last := term.bounds()
 	return c.write(ctx, "release", []any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
-		instant(first), instant(last), run}, &done)
+		instant(term.First), instant(term.Last), run}, &done)
 }
 
 // Enable implements Store.
