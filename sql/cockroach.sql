@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS {table} (
 
 -- name: peek
 -- $1 component name, $2 job name, $3 job ID, $4 TTL, $5 the earliest time for the tick, $6 the spacing.
--- The answer is one row: the row of the lock and the reason for a refusal, NULL if it can be taken.
+-- The answer is the row of the lock and the reason for a refusal, NULL if it can be taken, or no row.
 SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
 	coalesce(status, 'UNLOCKED') <> 'UNLOCKED',
 	((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
@@ -36,14 +36,18 @@ SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE)
 		WHEN coalesce(l.status, 'UNLOCKED') = 'UNLOCKED'
 			AND l.lock_time >= clock_timestamp() - $6::text::int8 * interval '1 microsecond' THEN 'already'
 		END
-FROM (SELECT 1) AS one LEFT JOIN {table} AS l ON l.component_name = $1::text AND l.job_name = $2::text;
+FROM {table} AS l WHERE component_name = $1::text AND job_name = $2::text;
+
+-- name: clock
+-- $1 the earliest time for a tick of a lock that has no row. The answer is the present time and the reason
+-- for a refusal, or NULL.
+SELECT round(extract(epoch FROM clock_timestamp()) * 1000000)::int8,
+	CASE WHEN round(extract(epoch FROM clock_timestamp()) * 1000000)::int8 < $1::text::int8 THEN 'ahead' END;
 
 -- name: acquire
 -- $1 to $7 as in postgres.sql. The answer is the lock_time that was written, or no row.
 INSERT INTO {table} AS l (component_name, component_id, job_name, job_id, enabled, status, lock_time)
-SELECT $1::text, $2::text, $3::text, $4::text, TRUE, 'LOCKED', clock_timestamp()
-WHERE $6::text IS NULL
-	OR round(extract(epoch FROM clock_timestamp()) * 1000000)::int8 >= $6::text::int8
+VALUES ($1::text, $2::text, $3::text, $4::text, TRUE, 'LOCKED', clock_timestamp())
 ON CONFLICT (component_name, job_name) DO UPDATE SET
 	component_id = excluded.component_id, job_id = excluded.job_id, enabled = TRUE, status = 'LOCKED',
 	lock_time = greatest(clock_timestamp(), l.lock_time + interval '1 microsecond')

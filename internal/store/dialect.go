@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 )
 
 // Dialects are the statements for each kind of database.
@@ -113,22 +116,48 @@ func acquireInOne(ctx context.Context, c *call, cond Conditions) (Result, error)
 	return res, nil
 }
 
-// acquireInTwo reads first, which settles the refusals, and then sends the statement that decides.
-func acquireInTwo(ctx context.Context, c *call, cond Conditions) (Result, error) {
-	var res Result
-	var written, refusal scalar
+// acquireInTwo reads first, which settles the refusals, and then sends the statement that decides. The read
+// is left out if this process was the last to acquire the lock, as far as it knows. Then the statement is
+// not to take over an expired lock, since nobody could say from whom.
+func acquireInTwo(ctx context.Context, c *call, cond Conditions) (res Result, err error) {
 	r := c.req
+	if lockTime, ok := c.t.last.get(r); ok && !cond.Tick && cond.Spacing == 0 {
+		free := cond
+		free.TTL = 0
+		res.Prev = Record{Exists: true, Enabled: true, LockTime: lockTime, Now: lockTime}
+		if err = c.decide(ctx, free, &res); err != nil || res.Done {
+			return res, err
+		}
+		c.t.last.set(r, time.Time{})
+	}
+	var refusal scalar
 	ttl, earliest, spacing := micros(cond.TTL), instant(cond.Earliest), micros(cond.Spacing)
-	err := c.read(ctx, "peek", []any{r.ComponentName, r.JobName, r.JobID, ttl, earliest, spacing},
+	res.Prev = Record{Enabled: true}
+	err = c.read(ctx, "peek", []any{r.ComponentName, r.JobName, r.JobID, ttl, earliest, spacing},
 		append(res.Prev.columns(), &refusal)...)
-	if err != nil || refusal.valid {
-		res.Refusal = refusal.text
+	if errors.Is(err, sql.ErrNoRows) {
+		if err = nil; cond.Tick {
+			err = c.read(ctx, "clock", []any{earliest}, (*microsecond)(&res.Prev.Now), &refusal)
+		}
+	} else {
+		res.Prev.Exists = true
+	}
+	if res.Refusal = refusal.text; err != nil || refusal.valid {
 		return res, err
 	}
-	res.Done, err = c.write(ctx, "acquire",
-		[]any{r.ComponentName, r.ComponentID, r.JobName, r.JobID, ttl, earliest, spacing}, &written)
-	res.Written = written.time()
-	return res, err
+	return res, c.decide(ctx, cond, &res)
+}
+
+// decide sends the statement that acquires the lock or does not.
+func (c *call) decide(ctx context.Context, cond Conditions, res *Result) (err error) {
+	var written scalar
+	r := c.req
+	res.Done, err = c.write(ctx, "acquire", []any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
+		micros(cond.TTL), instant(cond.Earliest), micros(cond.Spacing)}, &written)
+	if res.Written = written.time(); res.Done {
+		c.t.last.set(r, res.Written)
+	}
+	return err
 }
 
 // get reads the record.
