@@ -7,7 +7,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,9 +40,19 @@ const (
 	patientRaces = 3   // after which it waits for the rival, where the statement gives a choice
 )
 
+// What a call does.
+type kind int
+
+const (
+	reads kind = iota // it is never in doubt
+	lists             // it reads many rows, which outlive it: they take a connection from the pool
+	writes
+)
+
 // A call is one call under way: what its attempts ask, and what they have learned.
 type call struct {
 	t     *Table
+	kind  kind
 	req   Request
 	d     *dialect
 	db    DB
@@ -56,9 +68,6 @@ func (c *call) patience() any {
 	}
 	return "wait"
 }
-
-// A step asks the database what a call is about, once.
-type step func(context.Context, *call) error
 
 // read sends a statement that only reads, and reads its one row.
 func (c *call) read(ctx context.Context, name string, args []any, dest ...any) error {
@@ -109,25 +118,29 @@ func (t *Table) identify(ctx context.Context, c *call) bool {
 	return err == nil && errors.Is(c.heard(isCockroach), errLearned)
 }
 
+// A step asks the database what a call is about, once.
+type step[T any] func(context.Context, *call) (T, error)
+
 // do runs step, which asks the database, and runs it again where that can help: every call is
 // idempotent by its IDs, so doing it twice does it once. It reports whether an attempt before the
 // last may have taken effect. In a transaction of the caller's nothing is tried again: what has
 // failed there can only be repeated from the beginning, by the caller.
-func (t *Table) do(ctx context.Context, r Request, step step) (doubt bool, err error) {
+func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
+	res T, doubt bool, err error) {
 	if t.unusable != nil {
-		return false, r.Wrap(t.unusable)
+		return res, false, r.Wrap(t.unusable)
 	}
 	if err := ctx.Err(); err != nil {
-		return false, r.Wrap(err)
+		return res, false, r.Wrap(err)
 	}
-	c := &call{t: t, req: r}
+	c := &call{t: t, kind: k, req: r}
 	stale, created := t.idle(), false
-	for attempt := 1; ; {
+	for tried := 1; ; {
 		before := c.doubt
-		err := c.attempt(ctx, step)
+		res, err := attempt(ctx, c, step)
 		switch {
 		case err == nil:
-			return before, nil
+			return res, before, nil
 		case errors.Is(err, errLearned):
 			continue
 		case errors.Is(err, errRaced):
@@ -152,60 +165,97 @@ func (t *Table) do(ctx context.Context, r Request, step step) (doubt bool, err e
 		case sqlState(err) == failedTransaction && c.last != nil:
 			// A transaction that doesn't look like one: its caller needs to know what failed in
 			// it.
-			return false, r.Wrap(c.last)
+			return res, false, r.Wrap(c.last)
 		case staleSession(err) && stale > 0 && !t.inTransaction:
 			stale-- // another session of the pool
 			c.last = err
 			continue
 		}
-		if t.inTransaction || attempt >= t.policy.attempts() || !Curable(err) ||
-			!sleep(ctx, t.policy.backoff(attempt)) {
+		if t.inTransaction || tried >= t.policy.attempts() || !Curable(err) ||
+			!sleep(ctx, t.policy.backoff(tried)) {
 			if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 				err = fmt.Errorf("%w: %w", ctx.Err(), err)
 			}
 			if c.doubt {
 				err = fmt.Errorf("%w (%w)", err, ErrOutcomeUnknown)
 			}
-			return c.doubt, r.Wrap(err)
+			return res, c.doubt, r.Wrap(err)
 		}
 		c.last = err
-		attempt++
+		tried++
 	}
 }
 
-// attempt runs step once. Until something is in doubt, step has one connection and no more: on a
-// *sql.DB, database/sql repeats what failed with driver.ErrBadConn, and lib/pq says that of
-// statements that were sent, too, so that the error of the last would say nothing of the first.
-func (c *call) attempt(ctx context.Context, step step) error {
+// grace is how long a driver may take to heed the end of a context.
+const grace = 500 * time.Millisecond
+
+// attempt runs step once, within a time of its own if the call has a context. Some drivers don't heed
+// a context on a connection that has gone silent. Their attempt is given up, and ends when it ends.
+func attempt[T any](ctx context.Context, c *call, step step[T]) (res T, err error) {
 	c.d = c.t.dialect.Load()
+	var sent atomic.Bool
 	if ctx == Background {
-		return c.send(ctx, step)
+		return send(ctx, c, &sent, step)
 	}
 	limited, cancel := context.WithTimeout(ctx, cmp.Or(c.t.policy.AttemptTimeout, 10*time.Second))
 	defer cancel()
-	err := c.send(limited, step)
-	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		err = attemptTimeout{err}
+	type outcome struct {
+		c   call
+		res T
+		err error
 	}
-	return err
+	answer := make(chan outcome, 1)
+	go func(own call) {
+		res, err := send(limited, &own, &sent, step)
+		answer <- outcome{own, res, err}
+	}(*c)
+	var o outcome
+	select {
+	case o = <-answer:
+	case <-limited.Done():
+		select {
+		case o = <-answer:
+		case <-time.After(grace):
+			go func() { // what comes yet is nobody's
+				if rows, ok := any((<-answer).res).(io.Closer); ok {
+					rows.Close()
+				}
+			}()
+			o = outcome{*c, res, fmt.Errorf("the driver does not answer: %w", limited.Err())}
+			o.c.doubt = c.doubt || c.kind == writes && sent.Load()
+			if !sent.Load() {
+				o.err = connectError{o.err}
+			}
+		}
+	}
+	*c = o.c
+	if o.err != nil && limited.Err() != nil && ctx.Err() == nil {
+		o.err = attemptTimeout{o.err}
+	}
+	return o.res, o.err
 }
 
-func (c *call) send(ctx context.Context, step step) error {
-	if c.t.pool == nil || c.doubt && !staleSession(c.last) || c.d.name == SQLite {
+// send runs step. Until something is in doubt, step has one connection and no more: on a *sql.DB,
+// database/sql repeats what failed with driver.ErrBadConn, and lib/pq says that of statements that
+// were sent, too, so that the error of the last would say nothing of the first.
+func send[T any](ctx context.Context, c *call, sent *atomic.Bool, step step[T]) (res T, err error) {
+	if c.t.pool == nil || c.kind == lists || c.doubt && !staleSession(c.last) || c.d.name == SQLite {
 		c.db = c.t.db
+		sent.Store(true)
 		return step(ctx, c)
 	}
 	conn, err := c.t.pool.Conn(ctx)
 	if err != nil {
-		return connectError{err}
+		return res, connectError{err}
 	}
 	defer conn.Close()
 	c.db = session{conn}
-	err = step(ctx, c)
+	sent.Store(true)
+	res, err = step(ctx, c)
 	if err != nil && staleSession(err) {
 		conn.Raw(func(any) error { return driver.ErrBadConn }) // closes it
 	}
-	return err
+	return res, err
 }
 
 // idle returns how many sessions of the pool may be stale.

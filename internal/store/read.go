@@ -8,10 +8,9 @@ import (
 )
 
 // Get implements Store.
-func (t *Table) Get(ctx context.Context, r Request) (rec Record, err error) {
-	_, err = t.do(ctx, r, func(ctx context.Context, c *call) (err error) {
-		rec, err = c.d.get(ctx, c)
-		return err
+func (t *Table) Get(ctx context.Context, r Request) (Record, error) {
+	rec, _, err := do(ctx, t, reads, r, func(ctx context.Context, c *call) (Record, error) {
+		return c.d.get(ctx, c)
 	})
 	return rec, err
 }
@@ -19,11 +18,9 @@ func (t *Table) Get(ctx context.Context, r Request) (rec Record, err error) {
 // List implements Store.
 func (t *Table) List(ctx context.Context, r Request) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		var rows *sql.Rows
 		// An answer that breaks off is an error: what has been handed over can't be taken back.
-		_, err := t.do(ctx, r, func(_ context.Context, c *call) (err error) {
-			rows, err = query(ctx, t.db, c.d.text("list"))
-			return err
+		rows, _, err := do(ctx, t, lists, r, func(_ context.Context, c *call) (*sql.Rows, error) {
+			return query(ctx, t.db, c.d.text("list"))
 		})
 		if err != nil {
 			yield(Record{}, err)
@@ -48,26 +45,26 @@ func (t *Table) List(ctx context.Context, r Request) iter.Seq2[Record, error] {
 }
 
 // Problems implements Store.
-func (t *Table) Problems(ctx context.Context, r Request) (problems []string, err error) {
+func (t *Table) Problems(ctx context.Context, r Request) ([]string, error) {
 	// The server's kind is only known once it has answered.
 	if _, err := t.Get(ctx, r); err != nil && !errors.Is(err, errHidden) {
 		return nil, err
 	}
-	_, err = t.do(ctx, r, func(_ context.Context, c *call) error {
-		problems = nil
+	problems, _, err := do(ctx, t, lists, r, func(ctx context.Context, c *call) ([]string, error) {
 		rows, err := query(ctx, t.db, c.d.text("problems"))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer rows.Close()
+		var problems []string
 		for rows.Next() {
 			var problem string
 			if err := rows.Scan(&problem); err != nil {
-				return err
+				return nil, err
 			}
 			problems = append(problems, problem)
 		}
-		return rows.Err()
+		return problems, rows.Err()
 	})
 	return problems, err
 }

@@ -53,7 +53,7 @@ func NewTable(db DB, c Config) *Table {
 	t.pool, _ = db.(*sql.DB)
 	defer func() {
 		if p := recover(); p != nil {
-			t.unusable = fmt.Errorf("the Storage panicked: %v", p)
+			t.unusable = panicked{p}
 		}
 	}()
 	switch {
@@ -72,12 +72,39 @@ func NewTable(db DB, c Config) *Table {
 	case t.noDDL:
 		t.createErr = errors.New("Options.NoDDL forbids to create it")
 	default:
-		ctx, cancel := context.WithTimeout(Background, createTimeout)
-		defer cancel()
-		t.createErr = exec(ctx, db, t.dialect.Load().text("create"))
+		t.createErr = t.createWithin(createTimeout)
 	}
 	return t
 }
+
+// createWithin creates the table, and gives up after a time. Some drivers don't heed a context.
+func (t *Table) createWithin(d time.Duration) error {
+	ctx, cancel := context.WithTimeout(Background, d)
+	answer := make(chan error, 1)
+	go func() {
+		defer cancel()
+		defer func() {
+			if p := recover(); p != nil {
+				answer <- panicked{p}
+			}
+		}()
+		answer <- exec(ctx, t.db, t.dialect.Load().text("create"))
+	}()
+	select {
+	case err := <-answer:
+		if errors.As(err, new(panicked)) {
+			t.unusable = err
+		}
+		return err
+	case <-time.After(d + grace):
+		return fmt.Errorf("the driver does not answer: %w", ctx.Err())
+	}
+}
+
+// panicked is the error of a Storage that panics.
+type panicked struct{ value any }
+
+func (p panicked) Error() string { return fmt.Sprintf("the Storage panicked: %v", p.value) }
 
 // InTransaction reports whether the database is a transaction of the caller's.
 func (t *Table) InTransaction() bool { return t.inTransaction }

@@ -7,33 +7,39 @@ import (
 )
 
 // Acquire implements Store.
-func (t *Table) Acquire(ctx context.Context, r Request, cond Conditions) (res Result, err error) {
-	res.Doubt, err = t.do(ctx, r, func(ctx context.Context, c *call) (err error) {
+func (t *Table) Acquire(ctx context.Context, r Request, cond Conditions) (Result, error) {
+	return t.write(ctx, r, func(ctx context.Context, c *call) (res Result, err error) {
 		if t.inTransaction && !t.sure.Load() {
 			// A statement that the server doesn't understand would abort the transaction.
 			if _, err := c.d.get(ctx, c); err != nil {
-				return err
+				return res, err
 			}
 		}
 		res, err = c.d.acquire(ctx, c, cond)
 		switch {
 		case err != nil:
-			return err
+			return res, err
 		case res.Done:
-			return c.grown(ctx, res)
+			return res, c.grown(ctx, res)
 		case res.Refusal == Available:
-			return errRaced // what could have been taken is another's
+			return res, errRaced // what could have been taken is another's
 		case t.inTransaction && res.Prev.HeldBy(r):
-			return c.confirm(ctx, res.Prev)
+			return res, c.confirm(ctx, res.Prev)
 		}
-		return nil
+		return res, nil
 	})
+}
+
+// write runs a step that writes.
+func (t *Table) write(ctx context.Context, r Request, step step[Result]) (Result, error) {
+	res, doubt, err := do(ctx, t, writes, r, step)
+	res.Doubt = doubt
 	return res, err
 }
 
 // grown makes sure that the lock time has grown, since it is the fencing token.
 func (c *call) grown(ctx context.Context, res Result) error {
-	if !res.Prev.Exists && res.Prev.LockTime.Equal(earliest) || res.Written.After(res.Prev.LockTime) {
+	if res.Prev.LockTime.Equal(earliest) || res.Written.After(res.Prev.LockTime) {
 		return nil
 	}
 	c.release(ctx, Term{First: res.Written, Last: res.Written}, c.req.JobID)
@@ -43,10 +49,10 @@ func (c *call) grown(ctx context.Context, res Result) error {
 }
 
 // Renew implements Store.
-func (t *Table) Renew(ctx context.Context, r Request, term Term) (res Result, err error) {
-	res.Doubt, err = t.do(ctx, r, func(ctx context.Context, c *call) (err error) {
+func (t *Table) Renew(ctx context.Context, r Request, term Term) (Result, error) {
+	return t.write(ctx, r, func(ctx context.Context, c *call) (res Result, err error) {
 		var written scalar
-		res = Result{}
+		term := term
 		if c.doubt { // an attempt may have moved the lock time, and may yet
 			term = term.Widen()
 		}
@@ -56,31 +62,27 @@ func (t *Table) Renew(ctx context.Context, r Request, term Term) (res Result, er
 			res.Prev, err = c.d.get(ctx, c)
 		}
 		res.Written = written.time()
-		return err
+		return res, err
 	})
-	return res, err
 }
 
 // Release implements Store.
-func (t *Table) Release(ctx context.Context, r Request, term Term, run string) (
-	res Result, err error) {
-	res.Doubt, err = t.do(ctx, r, func(ctx context.Context, c *call) (err error) {
-		res = Result{}
+func (t *Table) Release(ctx context.Context, r Request, term Term, run string) (Result, error) {
+	return t.write(ctx, r, func(ctx context.Context, c *call) (res Result, err error) {
 		if res.Done, err = c.release(ctx, term, run); err != nil || res.Done {
-			return err
+			return res, err
 		}
 		if res.Prev, err = c.d.get(ctx, c); err != nil {
-			return err
+			return res, err
 		}
 		switch {
 		case term.Holds(r, res.Prev):
-			return errRaced
+			return res, errRaced
 		case t.inTransaction && !res.Prev.Locked:
-			return c.confirm(ctx, res.Prev)
+			return res, c.confirm(ctx, res.Prev)
 		}
-		return nil
+		return res, nil
 	})
-	return res, err
 }
 
 func (c *call) release(ctx context.Context, term Term, run string) (done bool, err error) {
@@ -91,24 +93,22 @@ func (c *call) release(ctx context.Context, term Term, run string) (done bool, e
 
 // Enable implements Store.
 func (t *Table) Enable(ctx context.Context, r Request, enabled bool) error {
-	_, err := t.do(ctx, r, func(ctx context.Context, c *call) error {
-		return c.exec(ctx, "enable", r.ComponentName, r.JobName, fmt.Sprint(enabled))
+	_, err := t.write(ctx, r, func(ctx context.Context, c *call) (Result, error) {
+		return Result{}, c.exec(ctx, "enable", r.ComponentName, r.JobName, fmt.Sprint(enabled))
 	})
 	return err
 }
 
 // Delete implements Store.
-func (t *Table) Delete(ctx context.Context, r Request) (res Result, err error) {
-	res.Doubt, err = t.do(ctx, r, func(ctx context.Context, c *call) (err error) {
-		res = Result{}
+func (t *Table) Delete(ctx context.Context, r Request) (Result, error) {
+	return t.write(ctx, r, func(ctx context.Context, c *call) (res Result, err error) {
 		res.Done, err = c.write(ctx, "delete", []any{r.ComponentName, r.JobName}, &res.Done)
 		if err != nil || res.Done {
-			return err
+			return res, err
 		}
 		if res.Prev, err = c.d.get(ctx, c); err == nil && res.Prev.Exists && !res.Prev.Locked {
-			return errRaced
+			err = errRaced
 		}
-		return err
+		return res, err
 	})
-	return res, err
 }
