@@ -1,7 +1,8 @@
 -- What a Lock sends to CockroachDB 21.1 and later. {table} is the name of the table.
 --
 -- Arguments and answers are those of postgres.sql. A row is read by its key first, which settles the
--- refusals. The statement that writes decides alone.
+-- refusals. The statement that writes decides alone. It returns columns as they are: with an expression,
+-- CockroachDB commits in a second step. Its texts of times depend on no setting.
 
 -- name: create
 CREATE TABLE IF NOT EXISTS {table} (
@@ -63,10 +64,7 @@ WHERE CASE
 		WHEN coalesce(l.status, 'UNLOCKED') = 'UNLOCKED'
 			AND l.lock_time >= clock_timestamp() - $7::text::int8 * interval '1 microsecond' THEN 'already'
 		END IS NULL
-RETURNING ((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8;
+RETURNING lock_time;
 
 -- name: renew
 UPDATE {table} SET lock_time = greatest(clock_timestamp(), lock_time + interval '1 microsecond')
@@ -81,10 +79,7 @@ WHERE component_name = $1::text AND job_name = $3::text
 		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
 		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8 <= $6::text::int8)
 	AND ($7::text IS NULL OR lock_time >= clock_timestamp() - $7::text::int8 * interval '1 microsecond')
-RETURNING ((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8, coalesce(enabled, TRUE);
+RETURNING lock_time, enabled;
 
 -- name: release
 UPDATE {table} SET status = 'UNLOCKED', job_id = $7::text, enabled = coalesce(enabled, TRUE),
@@ -99,7 +94,7 @@ WHERE component_name = $1::text AND job_name = $3::text
 		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
 		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
 		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8 <= $6::text::int8)
-RETURNING TRUE;
+RETURNING status;
 
 -- name: enable
 INSERT INTO {table} (component_name, component_id, job_name, job_id, enabled, status, lock_time)
@@ -109,7 +104,7 @@ ON CONFLICT (component_name, job_name) DO UPDATE SET enabled = excluded.enabled;
 -- name: delete
 DELETE FROM {table}
 WHERE component_name = $1::text AND job_name = $2::text AND coalesce(status, 'UNLOCKED') = 'UNLOCKED'
-RETURNING TRUE;
+RETURNING status;
 
 -- name: get
 -- The answer is one row: the row of the lock, and whether there is one.

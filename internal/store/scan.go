@@ -28,7 +28,7 @@ func (m *microsecond) Scan(v any) error {
 	return nil
 }
 
-// A scalar is a text or a number, or NULL.
+// A scalar is a text, a number, a time as microseconds since 1970, or NULL.
 type scalar struct {
 	text  string
 	valid bool // not NULL
@@ -44,6 +44,10 @@ func (s *scalar) Scan(v any) error {
 		*s = scalar{v, true}
 	case []byte:
 		*s = scalar{string(v), true}
+	case time.Time:
+		*s = scalar{strconv.FormatInt(v.UnixMicro(), 10), true}
+	case bool:
+		*s = scalar{strconv.FormatBool(v), true}
 	default:
 		return fmt.Errorf("%v is of type %T, not a text or a number", v, v)
 	}

@@ -51,13 +51,14 @@ func (c *call) grown(ctx context.Context, res Result) error {
 // Renew implements Store.
 func (t *Table) Renew(ctx context.Context, r Request, term Term) (Result, error) {
 	return t.write(ctx, r, func(ctx context.Context, c *call) (res Result, err error) {
-		var written scalar
+		var written, enabled scalar
 		term := term
 		if c.doubt { // an attempt may have moved the lock time, and may yet
 			term = term.Widen()
 		}
 		res.Done, err = c.write(ctx, "renew", []any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
-			instant(term.First), instant(term.Last), micros(term.TTL)}, &written, &res.Prev.Enabled)
+			instant(term.First), instant(term.Last), micros(term.TTL)}, &written, &enabled)
+		res.Prev.Enabled = enabled.text != "false" && enabled.text != "0"
 		if err == nil && !res.Done {
 			res.Prev, err = c.d.get(ctx, c)
 		}
@@ -88,7 +89,7 @@ func (t *Table) Release(ctx context.Context, r Request, term Term, run string) (
 func (c *call) release(ctx context.Context, term Term, run string) (done bool, err error) {
 	r := c.req
 	return c.write(ctx, "release", []any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
-		instant(term.First), instant(term.Last), run}, &done)
+		instant(term.First), instant(term.Last), run}, new(scalar))
 }
 
 // Enable implements Store.
@@ -102,7 +103,7 @@ func (t *Table) Enable(ctx context.Context, r Request, enabled bool) error {
 // Delete implements Store.
 func (t *Table) Delete(ctx context.Context, r Request) (Result, error) {
 	return t.write(ctx, r, func(ctx context.Context, c *call) (res Result, err error) {
-		res.Done, err = c.write(ctx, "delete", []any{r.ComponentName, r.JobName}, &res.Done)
+		res.Done, err = c.write(ctx, "delete", []any{r.ComponentName, r.JobName}, new(scalar))
 		if err != nil || res.Done {
 			return res, err
 		}
