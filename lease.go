@@ -47,6 +47,9 @@ func newLease(ctx context.Context, l *Lock, job Job, unique bool, res store.Resu
 	if !res.Done { // the lock was held already, and is some way into its time
 		age = res.Prev.Now.Sub(res.Written)
 	}
+	if res.Sent.After(sent) {
+		sent = res.Sent // what the attempts before it took is no part of the lease's time
+	}
 	le.state = lease.New(finite(job.TTL), job.Margin, sent, res.Written, age)
 	le.ctx, le.cancel = context.WithCancelCause(ctx)
 	return le

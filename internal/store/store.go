@@ -140,4 +140,5 @@ type Result struct {
 	Written time.Time // Acquire, Renew: the lock time that was written
 	Refusal string    // Acquire: why nothing was written
 	Doubt   bool      // an attempt before the last may have taken effect, unseen
+	Sent    time.Time // before the last attempt, on our clock; zero in memory
 }

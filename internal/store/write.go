@@ -32,7 +32,12 @@ func (t *Table) Acquire(ctx context.Context, r Request, cond Conditions) (Result
 
 // write runs a step that writes.
 func (t *Table) write(ctx context.Context, r Request, step step[Result]) (Result, error) {
-	res, doubt, err := do(ctx, t, writes, r, step)
+	res, doubt, err := do(ctx, t, writes, r, func(ctx context.Context, c *call) (Result, error) {
+		sent := time.Now()
+		res, err := step(ctx, c)
+		res.Sent = sent
+		return res, err
+	})
 	res.Doubt = doubt
 	return res, err
 }
