@@ -44,8 +44,8 @@ const createTimeout = 5 * time.Second
 // NewTable returns a Store in a table of db, and creates the table if it is missing. If that
 // fails, the first call that finds no table tries again. A DB that panics, such as one that
 // embeds a nil *sql.DB, is not asked again.
-func NewTable(db DB, c Config) *Table {
-	t := &Table{db: db, dialects: c.Dialects, name: c.Table, noDDL: c.NoDDL, policy: c.Policy}
+func NewTable(db DB, c Config) (t *Table) {
+	t = &Table{db: db, dialects: c.Dialects, name: c.Table, noDDL: c.NoDDL, policy: c.Policy}
 	if Absent(db) {
 		t.unusable = ErrNoStorage
 		return t
