@@ -152,6 +152,7 @@ func (le *Lease) renew(ctx context.Context, r store.Request) (store.Result, erro
 		le.state.Answered(res.Written, res.Doubt)
 		return res, nil
 	}
+	le.state.Failed(time.Now(), false) // or a release would take it for one under way
 	if res.Doubt {
 		term = term.Widen()
 	}

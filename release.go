@@ -79,7 +79,7 @@ func (le *Lease) free(ctx context.Context, r store.Request, run string) (
 	mine := prev.ComponentID == r.ComponentID && (prev.JobID == r.JobID || prev.JobID == run)
 	switch {
 	case err != nil:
-	case res.Done, !prev.Locked && mine && !lost:
+	case res.Done, !prev.Locked && mine && (!lost || doubt.sent):
 	case doubt.sent && !le.job.Tick.IsZero() && prev.JobID <= r.JobID:
 		err = r.Wrap(lostTo(r, prev)) // the tick was run again: it was not released in time
 	case doubt.sent && doubt.trusted:
