@@ -125,10 +125,15 @@ func acquireInTwo(ctx context.Context, c *call, cond Conditions) (res Result, er
 		free := cond
 		free.TTL = 0
 		res.Prev = Record{Exists: true, Enabled: true, LockTime: lockTime, Now: lockTime}
-		if err = c.decide(ctx, free, &res); err != nil || res.Done {
+		err = c.decide(ctx, free, &res)
+		if err != nil || res.Done && res.Written.After(lockTime) {
 			return res, err
 		}
 		c.t.last.set(r, time.Time{})
+		if res.Done { // the row has been deleted since, or keeps no microseconds: look at it
+			c.release(ctx, Term{First: res.Written, Last: res.Written}, r.JobID)
+			return Result{}, errRaced
+		}
 	}
 	var refusal scalar
 	ttl, earliest, spacing := micros(cond.TTL), instant(cond.Earliest), micros(cond.Spacing)
