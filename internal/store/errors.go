@@ -119,6 +119,8 @@ func inDoubt(err error) bool {
 	case "":
 	case "40003", "57P01", "57P02":
 		return true
+	case "57014": // CockroachDB says so of what it has committed, too
+		return strings.Contains(err.Error(), "query execution canceled")
 	default:
 		return strings.HasPrefix(state, "08")
 	}
