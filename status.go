@@ -149,7 +149,11 @@ func (l *Lock) Delete(ctx context.Context, componentName, jobName string) error 
 	start := time.Now()
 	res, err := l.store.Delete(ctx, r)
 	event := Event{Kind: Deleted}
-	if err == nil && !res.Done && res.Prev.Locked {
+	switch {
+	case err != nil || res.Done || !res.Prev.Locked:
+	case res.Doubt:
+		err = unknown(r, res.Prev)
+	default:
 		event.Kind, event.Holder = Refused, holderOf(res.Prev)
 		err = &ErrUnauthorised{request: r, holder: event.Holder}
 	}
