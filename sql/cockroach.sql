@@ -97,7 +97,7 @@ WHERE component_name = $1::text AND job_name = $3::text
 RETURNING status;
 
 -- name: enable
-INSERT INTO {table} (component_name, component_id, job_name, job_id, enabled, status, lock_time)
+INSERT INTO {table} AS l (component_name, component_id, job_name, job_id, enabled, status, lock_time)
 VALUES ($1::text, '', $2::text, '', $3::text::bool, 'UNLOCKED', '0001-01-01 00:00:00+00')
 ON CONFLICT (component_name, job_name) DO UPDATE SET enabled = excluded.enabled;
 

@@ -105,7 +105,7 @@ RETURNING TRUE;
 
 -- name: enable
 -- $1 component name, $2 job name, $3 'true' or 'false'.
-INSERT INTO {table} (component_name, component_id, job_name, job_id, enabled, status, lock_time)
+INSERT INTO {table} AS l (component_name, component_id, job_name, job_id, enabled, status, lock_time)
 VALUES ($1::text, '', $2::text, '', $3::text::boolean, 'UNLOCKED', '0001-01-01 00:00:00+00')
 ON CONFLICT (component_name, job_name) DO UPDATE SET enabled = excluded.enabled;
 
