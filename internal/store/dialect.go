@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 )
@@ -70,9 +71,9 @@ func parse(text string) map[string]string {
 // with returns the dialect with the name of a table put in, in its quotes.
 func (d *dialect) with(table string) *dialect {
 	// In a string, the name stands between dollars: no setting changes how they are read.
-	literal := "'" + strings.ReplaceAll(table, "'", "''") + "'"
-	if d.name != SQLite {
-		literal = "$lock$" + table + "$lock$"
+	literal := "$lock$" + table + "$lock$"
+	if d.name == SQLite {
+		literal = sqliteName(table)
 	}
 	bound := *d
 	bound.statements = make(map[string]string, len(d.statements))
@@ -81,6 +82,18 @@ func (d *dialect) with(table string) *dialect {
 		bound.statements[name] = strings.ReplaceAll(text, "{table}", table)
 	}
 	return &bound
+}
+
+// sqliteName returns the name of a table without its quotes, and after it that of its schema if it
+// has one, as arguments of a function.
+func sqliteName(table string) string {
+	parts := strings.Split(strings.Trim(table, `"`), `"."`)
+	slices.Reverse(parts)
+	for i, part := range parts {
+		part = strings.ReplaceAll(part, `""`, `"`)
+		parts[i] = "'" + strings.ReplaceAll(part, "'", "''") + "'"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // has reports whether the dialect has a statement of that name.
