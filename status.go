@@ -34,7 +34,7 @@ func (h Holder) holds() string {
 	s := fmt.Sprintf("component ID %s, job ID %s holds it, acquired or renewed at %s",
 		store.Quote(h.ComponentID), store.Quote(h.JobID), h.LockTime.Format(time.RFC3339Nano))
 	if h.Age < 0 {
-		s += fmt.Sprintf(", which is %v in the future", (-h.Age).Round(time.Millisecond))
+		s += fmt.Sprintf(", which is %v in the future", (-max(h.Age, -Forever)).Round(time.Millisecond))
 	}
 	return s
 }

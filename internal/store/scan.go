@@ -24,7 +24,13 @@ func (m *microsecond) Scan(v any) error {
 	if err != nil {
 		return fmt.Errorf("%q is not a number of microseconds", s.text)
 	}
-	*m = microsecond(time.UnixMicro(n).UTC())
+	t := time.UnixMicro(n).UTC()
+	if t.Before(earliest) { // what a hand has written, in SQLite
+		t = earliest
+	} else if t.After(latest) {
+		t = latest
+	}
+	*m = microsecond(t)
 	return nil
 }
 
