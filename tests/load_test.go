@@ -16,7 +16,7 @@ import (
 )
 
 // TestAThousandInstances lets 1,000 instances, of 10 processes with a pool of 20 connections each, compete for 100 jobs until
-// each job has run ten times. What it measures is in docs/load.md.
+// each job has run ten times.
 func TestAThousandInstances(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it is a load test")
