@@ -200,14 +200,19 @@ func attempt[T any](ctx context.Context, c *call, step step[T]) (res T, err erro
 	limited, cancel := context.WithTimeout(ctx, cmp.Or(c.t.policy.AttemptTimeout, 10*time.Second))
 	defer cancel()
 	type outcome struct {
-		c   call
-		res T
-		err error
+		c        call
+		res      T
+		err      error
+		panicked any
 	}
 	answer := make(chan outcome, 1)
 	go func(own call) {
-		res, err := send(limited, &own, &sent, step)
-		answer <- outcome{own, res, err}
+		var o outcome
+		defer func() {
+			o.c, o.panicked = own, recover()
+			answer <- o
+		}()
+		o.res, o.err = send(limited, &own, &sent, step)
 	}(*c)
 	var o outcome
 	select {
@@ -221,12 +226,15 @@ func attempt[T any](ctx context.Context, c *call, step step[T]) (res T, err erro
 					rows.Close()
 				}
 			}()
-			o = outcome{*c, res, fmt.Errorf("the driver does not answer: %w", limited.Err())}
+			o = outcome{c: *c, err: fmt.Errorf("the driver does not answer: %w", limited.Err())}
 			o.c.doubt = c.doubt || c.kind == writes && sent.Load()
 			if !sent.Load() {
 				o.err = connectError{o.err}
 			}
 		}
+	}
+	if o.panicked != nil {
+		panic(o.panicked) // where the caller can recover
 	}
 	*c = o.c
 	if o.err != nil && limited.Err() != nil && ctx.Err() == nil {
