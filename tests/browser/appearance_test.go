@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/accessibility"
 	"github.com/chromedp/chromedp"
@@ -13,106 +12,56 @@ import (
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/lockhttp"
-	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
-// gallery has a lock in each state that there is, and one that has changed hands.
-func gallery(t *testing.T) (*lock.Lock, *locktest.Clock, lockhttp.Options) {
-	l, clock := locktest.New()
-	longest := map[string]time.Duration{
-		"backup": time.Hour, "invoices": 10 * time.Minute, "outbox": 30 * time.Second, "report": 15 * time.Minute,
-	}
-	take := func(component, job, instance, run string) {
-		require.NoError(t, l.Lock(component, instance, job, run, longest[job]))
-	}
-	clock.Advance(-27 * time.Hour) // so that it ends about now
-	take("search", "reindex", "search-7d4b9c5f6-x2kqp/1/M7ZB4K2T", "01K9Z4T7")
-	clock.Advance(26 * time.Hour)
-	take("shop", "migrate", "shop-2", "schema-42")
-	require.NoError(t, l.Unlock("shop", "shop-2", "migrate", "schema-42"))
-	take("shop", "report", "shop-1", "2026-11-25T06:00:00Z")
-	clock.Advance(16 * time.Minute)
-	take("shop", "backup", "shop-7f9c/4711/QX7RS2LB", "2026-11-25T06:15:00Z")
-	clock.Advance(25 * time.Minute)
-	take("shop", "invoices", "shop-2", "run-118")
-	clock.Advance(8*time.Minute + 40*time.Second)
-	take("mail", "outbox", "mail-1", "UGZ5N3PQ")
-	clock.Advance(9 * time.Second)
-	require.NoError(t, l.Disable("shop", "cleanup"))
-	require.NoError(t, l.Disable("mail", "digest"))
-	take("mail", "bounces", "mail-2", "88")
-	return l, clock, lockhttp.Options{
-		Authorize:   anything,
-		MaxDuration: func(_, job string) time.Duration { return longest[job] },
-	}
-}
-
-// openGallery opens the page of it when something has changed hands on it.
-func openGallery(t *testing.T, before ...chromedp.Action[chromedp.Void]) tab {
-	l, _, o := gallery(t)
-	w := open(t, serve(t, l, o).url, before...)
-	w.untilText("#locks tbody", "reindex")
-	require.NoError(t, l.Unlock("mail", "mail-2", "bounces", "88"))
-	require.NoError(t, l.Lock("mail", "mail-3", "bounces", "89", time.Minute))
-	w.untilText("#handovers", "mail-3")
-	return w
-}
-
-// tooFaint lists the texts that don't stand out from their ground by the 4.5 to 1 of WCAG's level AA.
-const tooFaint = `(() => {
-	const pen = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
-	const paint = (colours) => { // one over the other
-		pen.clearRect(0, 0, 1, 1);
-		for (const c of colours) { pen.fillStyle = c; pen.fillRect(0, 0, 1, 1); }
-		return [...pen.getImageData(0, 0, 1, 1).data];
-	};
-	const luminance = ([r, g, b]) => [r, g, b].map((v) => v / 255).map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-		.reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-	const found = [];
-	const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-	while (texts.nextNode()) {
-		const e = texts.currentNode.parentElement;
-		if (!texts.currentNode.data.trim() || !e.checkVisibility() || e.closest(".unseen, script, style")) continue;
-		const grounds = [];
-		for (let p = e; p; p = p.parentElement) grounds.unshift(getComputedStyle(p).backgroundColor);
-		const a = luminance(paint(["white", ...grounds])), b = luminance(paint(["white", ...grounds, getComputedStyle(e).color]));
-		const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-		if (ratio < 4.5) found.push(texts.currentNode.data.trim() + " " + ratio.toFixed(2));
-	}
-	return found;
-})()`
-
-func TestTheTextStandsOutFromItsGround(t *testing.T) {
-	for name, scheme := range map[string]chromedp.Action[chromedp.Void]{"light": light, "dark": dark} {
+// Trouble comes first, and each lock has one line, at the width of half a screen.
+func TestPage_wide(t *testing.T) {
+	for name, scheme := range schemes {
 		t.Run(name, func(t *testing.T) {
-			w := openGallery(t, scheme)
-			// What has changed is lit up for a while.
-			w.until("document.getAnimations().length === 0")
-			w.picture(name)
-			require.Empty(t, eval[[]string](w, tooFaint))
-			w.click(`#locks button[aria-label="Release… the lock of shop / report"]`)
-			require.Empty(t, eval[[]string](w, tooFaint), "nor in the dialog")
-			w.press(escKey)
-			dark := eval[string](w, "getComputedStyle(document.body).backgroundColor") == "rgb(18, 21, 24)"
-			require.Equal(t, name == "dark", dark)
+			f := newFleet(t, 500)
+			require.NoError(t, f.Disable("shop", "backup")) // held, disabled
+			w := f.open(scheme, wide)
+			w.untilText("#locks tbody", "backup")
+			w.picture("wide-" + name)
+			require.Regexp(t, `^expired, late, future, disabled \d+ s, disabledheld, held$`,
+				eval[string](w, `[...document.querySelectorAll("#locks tbody tr")].slice(0, 6).map(
+					(tr) => tr.firstChild.textContent).join(", ")`))
+			require.Equal(t, "shop · shop-7d4b9c5f6-x2kqp · orders at pg-1.internal", w.text("#place"))
+			require.LessOrEqual(t, eval[int](w, "document.documentElement.scrollWidth"), 1000)
+			require.Empty(t, eval[[]string](w, `[...document.querySelectorAll("#locks tbody tr")]
+				.filter((tr) => tr.offsetHeight > 40).map((tr) => tr.innerText)`))
+			require.Empty(t, eval[[]string](w, `[...document.querySelectorAll("#locks tbody td")]
+				.filter((td) => !td.matches(".component, .holder") && td.scrollWidth > td.clientWidth)
+				.map((td) => td.innerText)`), "nothing is cut off but names, of which the details have all")
+			background := eval[string](w, "getComputedStyle(document.body).backgroundColor")
+			require.Equal(t, name == "dark", background == "rgb(18, 21, 24)")
 		})
 	}
 }
 
-func TestANarrowScreenHasRoomForAll(t *testing.T) {
-	w := openGallery(t, narrow)
+func TestPage_narrow(t *testing.T) {
+	w := newFleet(t, 500).open(narrow)
+	w.untilText("#locks tbody", "backup")
 	w.picture("narrow")
 	require.Equal(t, 400, eval[int](w, "innerWidth"))
-	require.LessOrEqual(t, eval[int](w, "document.documentElement.scrollWidth"), 400, "nothing to scroll sideways")
-	small := eval[[]string](w, `[...document.querySelectorAll("#locks tbody button")].filter((b) => b.checkVisibility())
-		.filter((b) => b.getBoundingClientRect().height < 24 || b.getBoundingClientRect().right > 400).map((b) => b.ariaLabel)`)
+	require.LessOrEqual(t, eval[int](w, "document.documentElement.scrollWidth"), 400,
+		"nothing to scroll sideways")
+	small := eval[[]string](w, `[...document.querySelectorAll("#locks .actions button")]
+		.filter((b) => b.checkVisibility()).map((b) => [b, b.getBoundingClientRect()])
+		.filter(([, r]) => r.height < 24 || r.right > 400).map(([b]) => b.ariaLabel)`)
 	require.Empty(t, small, "buttons are large enough for a finger, and on the screen")
+	require.Empty(t, eval[[]string](w, `[...document.querySelectorAll("#locks tbody :is(th, td)")]
+		.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.innerText)`), "nothing is cut off")
 }
 
-func TestWhoWantsNoMotionGetsNone(t *testing.T) {
-	w := openGallery(t, media("prefers-reduced-motion", "reduce"))
+func TestPage_no_motion(t *testing.T) {
+	f := newFleet(t, 3)
+	w := f.open(media("prefers-reduced-motion", "reduce"))
+	w.untilText("#locks tbody", "backup")
+	f.clock.Advance(ttls["backup"])
+	f.hold("shop", "backup", "shop-3", "another")
+	w.until(`document.querySelector("#locks .changed")`)
 	require.Equal(t, 0, eval[int](w, "document.getAnimations().length"))
-	require.Equal(t, "none", eval[string](w, `getComputedStyle(document.querySelector("#locks .changed")).animationName`))
 }
 
 // A node is what a screen reader is told of an element.
@@ -120,7 +69,8 @@ type node struct{ role, name string }
 
 func tree(w tab) []node {
 	w.t.Helper()
-	answer, err := chromedp.Call(w.ctx, accessibility.GetFullAXTree, accessibility.GetFullAXTreeParams{})
+	answer, err := chromedp.Call(w.ctx, accessibility.GetFullAXTree,
+		accessibility.GetFullAXTreeParams{})
 	require.NoError(w.t, err)
 	text := func(v *accessibility.Value) string {
 		var s any
@@ -139,114 +89,155 @@ func tree(w tab) []node {
 	return all
 }
 
-func TestAScreenReaderIsToldAll(t *testing.T) {
-	for name, width := range map[string]chromedp.Action[chromedp.Void]{"wide": chromedp.EmulateViewport(1280, 900), "narrow": narrow} {
+func TestPage_screen_reader(t *testing.T) {
+	for name, width := range widths {
 		t.Run(name, func(t *testing.T) {
-			w := openGallery(t, width)
+			w := newFleet(t, 9).open(width)
+			w.untilText("#locks tbody", "backup")
 			names := map[string][]string{}
 			for _, n := range tree(w) {
 				names[n.role] = append(names[n.role], n.name)
 				switch n.role {
-				case "button", "searchbox", "progressbar", "table", "columnheader", "rowheader", "dialog", "link", "heading":
+				case "button", "searchbox", "progressbar", "table", "columnheader", "rowheader", "dialog",
+					"link", "heading":
 					require.NotEmpty(t, strings.TrimSpace(n.name), "a %s without a name", n.role)
 				}
 			}
-			require.Equal(t, []string{"Locks, with who holds them"}, names["table"])
-			headers := []string{"Component", "Job", "State", "Holder and run", "Since, token", "Age"}
+			require.Equal(t, []string{"Locks, trouble first"}, names["table"])
+			headers := []string{"State", "Component", "Job", "Holder", "Running", "Renewed"}
 			if name == "wide" {
 				headers = append(headers, "Change")
 			}
+			require.Len(t, names["columnheader"], len(headers))
 			for i, header := range headers {
 				require.Contains(t, names["columnheader"][i], header)
 			}
-			require.Len(t, names["columnheader"], len(headers))
-			require.ElementsMatch(t, []string{"backup", "bounces", "cleanup", "digest", "invoices", "migrate", "outbox", "reindex", "report"},
-				names["rowheader"])
-			require.Len(t, names["row"], 10)
-			require.Zero(t, eval[int](w, `document.querySelectorAll("#locks :is(thead, tbody, tr, th, td):not([role])").length`),
+			require.Equal(t, []string{"report", "invoices", "future", "digest", "outbox", "reindex",
+				"backup", "migrate", "sync-catalogue-with-warehouse-north-east"}, names["rowheader"])
+			require.Zero(t, eval[int](w, `document.querySelectorAll(
+				"#locks :is(thead, tbody, tr, th, td):not([role])").length`),
 				"cards are no table to every browser, unless it is told")
-			require.GreaterOrEqual(t, len(names["cell"])+len(names["gridcell"]), 9*5)
-			for _, button := range []string{"Component", "Disable shop / backup", "Enable shop / cleanup", "Release… the lock of shop / backup"} {
+			for _, button := range []string{"Component", "Trouble 4", "Disable… shop / backup",
+				"Enable mail / digest", "Release… the lock of shop / backup"} {
 				require.Contains(t, names["button"], button)
 			}
-			require.NotContains(t, names["button"], "Release… the lock of shop / cleanup", "nobody holds it")
-			require.Contains(t, names["searchbox"], "Filter")
-			require.ElementsMatch(t, []string{
-				"Age of mail / outbox against its expiry", "Age of shop / backup against its expiry",
-				"Age of shop / invoices against its expiry", "Age of shop / report against its expiry",
-			}, names["progressbar"])
+			require.NotContains(t, names["button"], "Release… the lock of mail / outbox", "it is free")
+			require.Equal(t, []string{"Search"}, names["searchbox"])
+			require.Contains(t, names["progressbar"], "Age of shop / backup against its TTL")
 			require.Empty(t, eval[[]string](w, `[...document.querySelectorAll("[role=progressbar]")]
-				.filter((e) => e.checkVisibility() && e.ariaValueText !== e.previousSibling.textContent).map((e) => e.ariaLabel)`))
-			require.Len(t, names["status"], 1)
+				.filter((e) => e.checkVisibility() && e.ariaValueText !== e.previousSibling.textContent)
+				.map((e) => e.ariaLabel)`))
 			require.Equal(t, "polite", eval[string](w, `document.querySelector("#live").ariaLive`))
 		})
 	}
 }
 
-func TestNamesAreShownAsTheText(t *testing.T) {
-	l, _ := locktest.New()
+func TestPage_names(t *testing.T) {
+	l, _ := memory()
 	long := "begins" + strings.Repeat("x", 99_990) + "ends"
 	for _, name := range []string{
 		`<script>alert(1)</script>`, `<img src=x onerror=alert(2)>`, `"><svg onload=alert(3)>`,
-		"invoice\u202egnp.exe", "zero\u200bwidth\nline", "", long,
+		"invoice\u202egnp.exe", "zero\u200bwidth\nline", long,
 	} {
 		require.NoError(t, l.Lock("shop", name, name, name, 0))
 	}
-	w := open(t, serve(t, l, lockhttp.Options{Authorize: anything}).url)
+	require.NoError(t, l.Lock("", "", "", "run", 0))
+	w := open(t, serve(t, l, lockhttp.Options{Authorize: anything}).url, wide)
 	w.untilText("#locks tbody", "<script>alert(1)</script>")
 	text := w.text("#locks tbody")
 	for _, want := range []string{`<img src=x onerror=alert(2)>`, `"><svg onload=alert(3)>`,
-		`invoice\u{202e}gnp.exe`, `zero\u{200b}width\u{a}line`, "(empty)", "xxx…xxx", "all 100,000 characters"} {
+		`invoice\u{202e}gnp.exe`, `zero\u{200b}width\u{a}line`, "(empty)", "xxx…xxx"} {
 		require.Contains(t, text, want)
 	}
 	require.Less(t, len(text), 5000, "a long one is shortened")
-	require.Zero(t, eval[int](w, `document.querySelectorAll("tbody script, tbody img, tbody svg").length`))
-	w.picture("names")
+	require.Zero(t, eval[int](w, `document.querySelectorAll("tbody :is(script, img, svg)").length`))
+	require.Empty(t, eval[[]string](w, `[...document.querySelectorAll("#locks tbody tr")]
+		.filter((tr) => tr.offsetHeight > 40).map((tr) => tr.innerText)`), "one line each")
 
-	w.click("#locks th button.all")
-	require.Equal(t, "The job’s name, 100,000 characters", w.text("#full-title"))
-	require.Equal(t, long, eval[string](w, `document.querySelector("#full-text").textContent`))
+	w.click(`#locks tr:has(button[aria-label^="Disable… shop / begins"]) th button`)
+	w.until(`document.querySelector("#details").open`)
+	for i, whole := range []string{"shop", long, long, long} { // component, job, holder, run
+		require.Equal(t, whole, eval[string](w, fmt.Sprintf(
+			`document.querySelectorAll("#details dd")[%d].textContent`, i+1)))
+	}
 	w.press(escKey)
-	w.until("!document.querySelector('#full').open")
+	w.until("!document.querySelector('#details').open")
 
 	// It also is data on its way back.
-	w.click(`#locks button[aria-label^="Disable shop / begins"]`)
+	w.click(`#locks button[aria-label^="Disable… shop / begins"]`)
+	w.click("#confirm-do")
 	w.untilText("#notice", "is disabled.")
 	var disabled *lock.ErrDisabled
 	require.ErrorAs(t, l.Lock("shop", "another", long, "run", 0), &disabled)
 }
 
-func TestHundredsOfLocksAreFilteredAndSorted(t *testing.T) {
-	l, clock := locktest.New()
-	for i := range 600 {
-		require.NoError(t, l.Lock(fmt.Sprintf("component-%d", i%7), fmt.Sprintf("instance-%d", i%13), fmt.Sprintf("job-%d", i), "run", 0))
-		clock.Advance(time.Second)
+func TestPage_details(t *testing.T) {
+	f := newFleet(t, 9)
+	f.events.Observe(t.Context(), lock.Event{Kind: lock.Failed, Operation: "Acquire",
+		ComponentName: "shop", JobName: "backup", Err: fmt.Errorf("connection refused")})
+	w := f.open(wide)
+	w.click(`#locks tr:has(button[aria-label="Disable… shop / backup"]) th button`)
+	w.untilText("#details", "shop / backup")
+	for _, want := range []string{"State\nfailing, held", "Component\nshop", "Job\nbackup",
+		"Holder\nshop-7f9c/4711/QX7RS2LB", "Run\n20", "Started\n", ", 40 min ago", "Renewed\n",
+		"TTL\n1 h", "Failed\n", ": connection refused"} {
+		require.Contains(t, w.text("#details"), want)
 	}
-	require.NoError(t, l.Disable("component-4", "job-11"))
-	w := open(t, serve(t, l, lockhttp.Options{Authorize: anything, MaxDuration: anHour}).url)
-	w.untilText("#summary", "600 locks")
-	shown := func() []string {
-		return eval[[]string](w, `[...document.querySelectorAll("#locks tbody tr:not([hidden]) th")].map((e) => e.innerText).slice(0, 3)`)
+	w.picture("details")
+	w.press(escKey)
+	w.click(`#locks tr:has(button[aria-label="Disable… mail / outbox"]) th button`)
+	w.untilText("#details", "mail / outbox")
+	for _, want := range []string{"Last holder\nmail-1", "Last run\n20", "Lock time\n"} {
+		require.Contains(t, w.text("#details"), want)
 	}
-	require.Equal(t, []string{"job-0", "job-7", "job-14"}, shown(), "by the component, and numbers as numbers")
-	w.picture("many")
+}
 
-	w.click(`#locks [data-sort="age"] button`)
-	require.Equal(t, []string{"job-0", "job-1", "job-2"}, shown(), "the oldest first")
-	require.Equal(t, "descending", eval[string](w, `document.querySelector('[data-sort="age"]').ariaSort`))
-	w.click(`#locks [data-sort="age"] button`)
-	require.Equal(t, []string{"job-599", "job-598", "job-597"}, shown())
-	w.click(`#locks [data-sort="job"] button`)
-	require.Equal(t, []string{"job-0", "job-1", "job-2"}, shown())
-	require.Equal(t, 1, eval[int](w, `document.querySelectorAll("#locks [aria-sort]").length`))
+func TestPage_thousands(t *testing.T) {
+	w := newFleet(t, 5000).open(wide)
+	w.untilText("#shown", "500 of 5,000 locks are shown.")
+	shown := `[...document.querySelectorAll("#locks tbody th")].map((e) => e.innerText)`
+	w.click("#further")
+	w.untilText("#shown", "1,000 of 5,000 locks are shown.")
+	require.Equal(t, 1000, eval[int](w, shown+".length"))
 
-	w.click("#filter")
-	for _, key := range "4 DISA" {
+	w.click("#counters .trouble")
+	w.until(shown + `.join(" ") === "report invoices future digest"`)
+	pressed := `document.querySelector("#counters .trouble").ariaPressed`
+	require.Equal(t, "true", eval[string](w, pressed))
+	w.click("#counters .late")
+	w.until(shown + `.join(" ") === "invoices"`)
+	w.untilText("#shown", "1 of 5,000 locks fit.")
+	w.click("#counters .late") // a second time
+	w.untilText("#shown", "500 of 5,000 locks are shown.")
+
+	w.click("#search")
+	for _, key := range "SHOP back" {
 		w.press(string(key))
 	}
-	require.Equal(t, []string{"job-11"}, shown())
-	w.untilText("#summary", "1 shown")
+	w.until(shown + `.join(" ") === "backup"`)
 	w.press("x")
-	require.Empty(t, shown())
-	require.Equal(t, "No lock fits the filter.", w.text("#none"))
+	w.until(shown + ".length === 0")
+	require.Equal(t, "No lock fits.", w.text("#none"))
+	eval[string](w, `document.querySelector("#search").value = ""`)
+
+	w.click(`#locks [data-sort="running"] button`)
+	w.until(shown + `[0] === "sync-catalogue-with-warehouse-north-east"`)
+	order := `document.querySelector('[data-sort="running"]').ariaSort`
+	require.Equal(t, "descending", eval[string](w, order), "the longest first")
+	w.click(`#locks [data-sort="job"] button`)
+	w.until(shown + `[0] === "backup"`)
+	w.click(`#locks [data-sort="job"] button`)
+	w.until(shown + `[0] === "sync-catalogue-with-warehouse-north-east"`)
+	require.Equal(t, 1, eval[int](w, `document.querySelectorAll("#locks [aria-sort]").length`))
+}
+
+// What is not read is said.
+func TestPage_more_than_is_read(t *testing.T) {
+	l, _ := memory()
+	for i := range 20_001 {
+		require.NoError(t, l.Lock("shop", "i", fmt.Sprintf("%05d", i), "r", 0))
+	}
+	w := open(t, serve(t, l, lockhttp.Options{}).url, wide).withAxe()
+	w.untilText("#more", "There are more locks: only the first 20,000")
+	w.check("there are more locks")
 }

@@ -28,6 +28,9 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/lockhttp"
 )
 
+// required makes it a failure that there is no browser, or no axe-core.
+var required = os.Getenv("LOCK_TEST_CHROMIUM") == "required"
+
 // One browser serves all tests; it starts when the first asks for it.
 var browser struct {
 	sync.Once
@@ -46,7 +49,8 @@ func TestMain(m *testing.M) {
 
 func startBrowser() {
 	var bin string
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome",
+		"google-chrome-stable"} {
 		if path, err := exec.LookPath(name); err == nil {
 			bin = path
 			break
@@ -61,8 +65,9 @@ func startBrowser() {
 		browser.err = err
 		return
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(bin), chromedp.UserDataDir(dir), chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WindowSize(1280, 900))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(bin),
+		chromedp.UserDataDir(dir), chromedp.DisableGPU, chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true), chromedp.WindowSize(1280, 900))
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox)
 	}
@@ -107,11 +112,12 @@ func (c *complaints) take() []string {
 	return all
 }
 
-// open opens a page. At the end of the test nothing may have gone wrong in it: no exception, and nothing that its policy forbids.
+// open opens a page. At the end of the test nothing may have gone wrong in it: no exception, and
+// nothing that its policy forbids.
 func open(t *testing.T, url string, before ...chromedp.Action[chromedp.Void]) tab {
 	t.Helper()
 	browser.Do(startBrowser)
-	if browser.err == exec.ErrNotFound && os.Getenv("LOCK_TEST_CHROMIUM") != "required" {
+	if browser.err == exec.ErrNotFound && !required {
 		t.Skip("there is no chromium on PATH")
 	}
 	require.NoError(t, browser.err)
@@ -125,7 +131,8 @@ func open(t *testing.T, url string, before ...chromedp.Action[chromedp.Void]) ta
 		case *runtime.EventExceptionThrown:
 			w.wrong.add((&chromedp.ExceptionError{ExceptionDetails: e.ExceptionDetails}).Error())
 		case *log.EventEntryAdded:
-			if e.Entry.Source == log.EntrySourceSecurity || e.Entry.Source == log.EntrySourceViolation {
+			switch e.Entry.Source {
+			case log.EntrySourceSecurity, log.EntrySourceViolation:
 				w.wrong.add(e.Entry.Text)
 			}
 		case *page.EventJavascriptDialogOpening:
@@ -156,10 +163,12 @@ func eval[T any](w tab, js string) T {
 // until waits for a condition, which the page is to reach by itself.
 func (w tab) until(js string) {
 	w.t.Helper()
-	for end := time.Now().Add(time.Minute); !eval[bool](w, "!!("+js+")"); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !eval[bool](w, "!!("+js+")"); {
 		if time.Now().After(end) {
-			w.t.Fatalf("not reached: %s\nthe page says:\n%s", js, eval[string](w, "document.body.innerText"))
+			says := eval[string](w, "document.body.innerText")
+			w.t.Fatalf("not reached: %s\nthe page says:\n%s", js, says)
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 
@@ -190,7 +199,8 @@ func (w tab) press(keys ...string) {
 // focus is the name that the focused element has for a screen reader, or failing that its id.
 func (w tab) focus() string {
 	w.t.Helper()
-	return eval[string](w, `((e) => e.getAttribute("aria-label") || e.textContent.trim() || e.id)(document.activeElement)`)
+	return eval[string](w, `((e) => e.getAttribute("aria-label") || e.textContent.trim() || e.id)(
+		document.activeElement)`)
 }
 
 // picture keeps a picture of the tab where LOCK_TEST_SCREENSHOTS names a folder.
@@ -220,6 +230,7 @@ func media(features ...string) chromedp.Action[chromedp.Void] {
 var (
 	dark   = media("prefers-color-scheme", "dark")
 	light  = media("prefers-color-scheme", "light")
+	wide   = chromedp.EmulateViewport(1000, 860)
 	narrow = chromedp.EmulateViewport(400, 860)
 )
 
@@ -255,7 +266,8 @@ func anHour(string, string) time.Duration { return time.Hour }
 
 // sqlite is a database of the test's own.
 func sqlite(t *testing.T) *sql.DB {
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "locks.db")+"?_pragma=busy_timeout(10000)")
+	file := filepath.Join(t.TempDir(), "locks.db")
+	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(10000)")
 	require.NoError(t, err)
 	t.Cleanup(func() { db.Close() })
 	return db
