@@ -156,7 +156,7 @@ func (h *holder) age() time.Duration { return time.Duration(h.AgeSeconds * float
 
 func entryOf(s lock.Status) entry {
 	e := entry{Component: s.ComponentName, Job: s.JobName, Held: s.Locked, Enabled: s.Enabled}
-	h := &holder{s.Holder.ComponentID, s.Holder.JobID, s.Holder.Since, s.Holder.Age.Seconds()}
+	h := &holder{s.Holder.ComponentID, s.Holder.JobID, s.Holder.LockTime, s.Holder.Age.Seconds()}
 	switch {
 	case s.Locked:
 		e.Holder = h

@@ -121,8 +121,7 @@ func (r *run) request() (lock.Job, error) {
 	}
 	j := lock.Job{
 		ComponentName: r.component, ComponentID: cmp.Or(r.componentID, fmt.Sprintf("%s/%d/%s", host, os.Getpid(), rand.Text()[:8])),
-		JobName: r.job, JobID: cmp.Or(r.tick, r.jobID, rand.Text()),
-		MaxDuration: r.max, Poll: r.poll, Once: r.tick != "", StopWhenDisabled: r.stopWhenDisabled,
+		JobName: r.job, JobID: r.jobID, TTL: r.max, Poll: r.poll, StopWhenDisabled: r.stopWhenDisabled,
 	}
 	for flag, s := range map[string]string{"component": j.ComponentName, "component-id": j.ComponentID, "job": j.JobName, "job-id or --tick": j.JobID} {
 		if !utf8.ValidString(s) {
@@ -147,7 +146,7 @@ func (r *run) request() (lock.Job, error) {
 		}
 	}
 	if r.wait == "forever" {
-		j.Wait = -1
+		j.Wait = lock.Forever
 	} else if j.Wait, err = time.ParseDuration(r.wait); err != nil || j.Wait < 0 {
 		return j, usagef("--wait %q: it is a duration like 10m, or forever", r.wait)
 	}
@@ -210,7 +209,7 @@ func (r *run) name() string { return jobWords(r.component, r.job) }
 
 // report tells a user who wants to know.
 func (r *run) report(e lock.Event) {
-	if e.Kind == lock.Failed && e.Call == "Renew" {
+	if e.Kind == lock.Failed && e.Operation == "Renew" {
 		r.says.warn(fmt.Sprintf("%s: the lock could not be renewed, and will be tried again: %v", r.name(), bare(e.Err)))
 	} else if e.Err == nil {
 		r.says.info(fmt.Sprintf("%s: %s", r.name(), e.Kind), slog.Int64("token", e.Token))
@@ -263,7 +262,7 @@ func (r *run) untilSignal(signals <-chan os.Signal, most time.Duration) (ctx con
 // acquire acquires the lock, unless a signal comes first.
 func (r *run) acquire(l *lock.Lock, job lock.Job, signals <-chan os.Signal) (*lock.Lease, error) {
 	most := time.Duration(-1)
-	if job.Wait >= 0 {
+	if job.Wait != lock.Forever {
 		most = job.Wait + callTimeout
 	}
 	ctx, settle := r.untilSignal(signals, most)
@@ -288,7 +287,7 @@ func (r *run) acquire(l *lock.Lock, job lock.Job, signals <-chan os.Signal) (*lo
 		return lease, err
 	case lease != nil:
 		r.giveBack(lease)
-	case errors.Is(err, lock.ErrOutcomeUnknown) && !job.Once: // an unlocked tick would count as run
+	case errors.Is(err, lock.ErrOutcomeUnknown) && job.Tick.IsZero(): // an unlocked tick would count as run
 		ctx, done := context.WithTimeout(context.Background(), releaseTimeout)
 		defer done()
 		l.UnlockContext(ctx, job.ComponentName, job.ComponentID, job.JobName, job.JobID) // or it expires
