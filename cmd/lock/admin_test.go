@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,7 +22,7 @@ func TestFreshMachine(t *testing.T) {
 			t.Parallel()
 			home := t.TempDir()
 			u := user{[]string{"PATH=" + os.Getenv("PATH"), env + "=" + home}}
-			require.Equal(t, "hi\n", u.ok(t, "run", "--job", "hello", "--", "echo", "hi"))
+			require.Equal(t, "hi\n", u.ok(t, "run", "--db", "local", "--job", "hello", "--", "echo", "hi"))
 			folder := filepath.Join(home, "lock")
 			if env == "HOME" {
 				folder = filepath.Join(home, ".local", "state", "lock")
@@ -32,26 +33,26 @@ func TestFreshMachine(t *testing.T) {
 			require.Equal(t, os.FileMode(0o700), info.Mode().Perm())
 		})
 	}
-	r := user{[]string{"PATH=" + os.Getenv("PATH")}}.do(t, "list")
+	r := user{[]string{"PATH=" + os.Getenv("PATH")}}.do(t, "list", "--db", "local")
 	require.Equal(t, 64, r.status)
-	require.Contains(t, r.stderr, "LOCK_DB")
+	require.Contains(t, r.stderr, "--db local: the user's state folder can't be found")
 }
 
 func TestAdministration(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
-		require.Equal(t, "COMPONENT  JOB  STATE  HOLDER (LAST)  RUN  AGE\n", u.ok(t, "list"))
+		require.Equal(t, u.title()+"COMPONENT  JOB  STATE  HOLDER (LAST)  RUN  AGE\n", u.ok(t, "list"))
 		require.Equal(t, "[]\n", u.ok(t, "list", "--json"))
-		require.Equal(t, "default/new: free\nlast    nobody yet\n", u.ok(t, "status", "new"))
+		require.Equal(t, "default/new: free\nlast      nobody yet\ndatabase  "+u.name()+"\n", u.ok(t, "status", "new"))
 		require.Equal(t, `{"component":"default","job":"new","held":false,"enabled":true}`+"\n", u.ok(t, "status", "new", "--json"))
 
 		p := u.start(t, "run", "--component", "shop", "--job", "backup", "--component-id", "server 1", "--job-id", "run 1", "--", "sh", "-c", wait)
 		p.expect(t, "ready")
 		require.Regexp(t, `^shop/backup: held
-holder  server 1
-run     run 1
-since   \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, [\d.]+m?s ago \(taken, or last renewed\)
-$`, u.ok(t, "status", "backup", "--component", "shop"))
+holder    server 1
+run       run 1
+renewed   \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, [\d.]+m?s ago \(or acquired\)
+database  `+regexp.QuoteMeta(u.name())+"\n$", u.ok(t, "status", "backup", "--component", "shop"))
 		require.Contains(t, u.ok(t, "list"), "shop       backup  held   server 1       run 1  ")
 		u.ok(t, "disable", "backup", "--component", "shop")
 		require.Contains(t, u.with("LOCK_COMPONENT=shop").ok(t, "status", "backup"), "shop/backup: held, disabled\n")
@@ -59,12 +60,12 @@ $`, u.ok(t, "status", "backup", "--component", "shop"))
 		require.NoError(t, json.Unmarshal([]byte(u.ok(t, "list", "--json")), &all))
 		require.Len(t, all, 1)
 		require.Equal(t, "server 1", all[0].Holder.ComponentID)
-		require.WithinDuration(t, time.Now(), all[0].Holder.Since, time.Minute)
+		require.WithinDuration(t, time.Now(), all[0].Holder.LockTime, time.Minute)
 		require.Less(t, all[0].Holder.AgeSeconds, 60.)
 
 		r := u.do(t, "release", "backup", "--component", "shop", "--holder", "server 1", "--run", "run 2")
 		require.Equal(t, 75, r.status)
-		r = u.do(t, "release", "backup", "--component", "shop", "--holder", "server 1", "--run", "run 1")
+		r = u.do(t, "release", "backup", "--component", "shop", "--holder", "server 1", "--run", "run 1", "--force")
 		require.Equal(t, result{0, "", "lock: shop/backup: released; it was held by server 1 (run run 1)\n"}, r)
 		r = u.do(t, "release", "backup", "--component", "shop", "--holder", "server 1")
 		require.Equal(t, result{0, "", "lock: shop/backup: nobody holds it\n"}, r)
@@ -108,11 +109,14 @@ func TestWatchInAPipe(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		p := u.start(t, "list", "--watch", "--interval", "20ms")
+		p.expect(t, strings.TrimSpace(u.title()))
 		p.expect(t, "COMPONENT  JOB  STATE  HOLDER (LAST)  RUN  AGE")
 		u.disable(t, "x")
+		p.expect(t, strings.TrimSpace(u.title()))
 		p.expect(t, "COMPONENT  JOB  STATE     HOLDER (LAST)  RUN  AGE")
 		p.expect(t, "default    x    disabled  -              -    -")
 		require.Zero(t, u.do(t, "enable", "x").status)
+		p.expect(t, strings.TrimSpace(u.title()))
 		p.expect(t, "COMPONENT  JOB  STATE  HOLDER (LAST)  RUN  AGE")
 		p.expect(t, "default    x    free   -              -    -")
 		require.NoError(t, p.Process.Signal(syscall.SIGINT))
@@ -130,7 +134,7 @@ func TestWatchInAPipe(t *testing.T) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	for _, command := range []string{"", "run", "list", "status", "enable", "disable", "release", "init", "completion", "version"} {
+	for _, command := range []string{"", "run", "list", "status", "enable", "disable", "release", "forget", "init", "completion", "version"} {
 		text := u.ok(t, strings.Fields(command+" --help")...)
 		require.Equal(t, text, u.ok(t, strings.Fields("help "+command)...))
 		for _, title := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "ENVIRONMENT"} {

@@ -3,88 +3,122 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// marks are the variables that the command gets. Its descendants inherit them, which is how they are found.
-var marks = []string{"LOCK_TOKEN", "LOCK_COMPONENT", "LOCK_JOB", "LOCK_JOB_ID"}
+// held is what the names of the variables begin with that tell the command of its lock. None of
+// them is ever read as a setting of ours: a lock run within the command is told by its own flags
+// and variables what to do.
+const held = "LOCK_HELD_"
 
-// processes are those of a command: itself, its process group if it has one, and on Linux all others of the session that
-// have its marks in their environment. These are there because a shell with job control, and timeout(1), put what they run
-// into groups of its own. What has begun a session of its own, as a daemon does, is left alone.
-type processes struct {
-	PID     int      // of the command, also when it is no more; 0: it has not begun
-	Group   bool     // it leads a process group
-	Session int      // its session, which is ours
-	Marks   []string // "NAME=value"
+// heldHelp says what they are.
+const heldHelp = `
+LOCK_HELD_TOKEN         the fencing token, a number larger than that of every run before
+LOCK_HELD_COMPONENT     the component
+LOCK_HELD_COMPONENT_ID  the ID of this lock run, the holder
+LOCK_HELD_JOB           the job
+LOCK_HELD_JOB_ID        the ID of this run; with --tick, the tick
+LOCK_HELD_MARK          what lock run finds the processes of the command by`
+
+// newMark returns a variable that nothing but the processes of a command has.
+func newMark() string { return held + "MARK=" + rand.Text() }
+
+// childEnv is the environment of the command.
+func childEnv(lease *lock.Lease, mark string) []string {
+	job := lease.Job()
+	return append(without(os.Environ(), held), held+"TOKEN="+strconv.FormatInt(lease.Token(), 10),
+		held+"COMPONENT="+job.ComponentName, held+"COMPONENT_ID="+job.ComponentID,
+		held+"JOB="+job.JobName, held+"JOB_ID="+job.JobID, mark)
 }
 
-// signal sends a signal to all of them.
-func (p processes) signal(sig syscall.Signal) {
-	p.pass(sig)
-	for _, pid := range p.others() {
-		unix.Kill(pid, sig) // it may be gone by now, and then it is well
+// without returns an environment without the variables whose names begin so.
+func without(env []string, prefix string) []string {
+	var rest []string
+	for _, e := range env {
+		if !strings.HasPrefix(e, prefix) {
+			rest = append(rest, e)
+		}
 	}
-}
-
-// pass sends a signal to the command and its group.
-func (p processes) pass(sig syscall.Signal) {
-	switch {
-	case p.PID == 0:
-	case p.Group:
-		unix.Kill(-p.PID, sig)
-	default:
-		unix.Kill(p.PID, sig)
-	}
+	return rest
 }
 
 // A child is the command that is run.
 type child struct {
 	processes
-	ended chan *os.ProcessState
+	exited    bool // it has been seen to have ended
+	ended     chan syscall.WaitStatus
+	suspended chan syscall.Signal // what has stopped it
+	guardGone chan struct{}
 }
 
-// atTerminal says whether a person may be sitting there. A command then stays in our process group, which is the one that
-// can read from the terminal and gets its Ctrl-C and Ctrl-Z, together with whatever else is in the pipeline.
-func atTerminal() bool {
-	return columns(os.Stdin) > 0 || columns(os.Stdout) > 0 || columns(os.Stderr) > 0
-}
-
-// startChild starts a command.
-func startChild(path string, argv []string, p processes) (*child, error) {
-	cmd := &exec.Cmd{Path: path, Args: argv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Env:         append(without(os.Environ(), marks), p.Marks...),
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: p.Group}}
-	dieWithParent(cmd.SysProcAttr)
-	c := &child{processes: p, ended: make(chan *os.ProcessState, 1)}
+// startChild starts a command. From then on, all children of ours are waited for: as process 1 of
+// a container we get those that others have left behind.
+func startChild(path string, argv, env []string, p processes, guard int) (*child, error) {
+	attr := &os.ProcAttr{Env: env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys: &syscall.SysProcAttr{Setpgid: p.Group}}
+	dieWithParent(attr.Sys)
+	c := &child{processes: p, ended: make(chan syscall.WaitStatus, 1),
+		suspended: make(chan syscall.Signal, 1), guardGone: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// What the kernel takes for the parent, whose death is the child's, is the thread that started it, not the process. Go
-		// ends threads when it likes, but not one that a goroutine is locked to and waits in.
+		// What the kernel takes for the parent, whose death is the child's, is the thread that
+		// started it, not the process. Go ends threads when it likes, but not one that a goroutine
+		// is locked to and waits in.
 		runtime.LockOSThread()
-		err := cmd.Start()
+		process, err := os.StartProcess(path, argv, attr)
+		if err == nil {
+			c.PID = process.Pid
+		}
 		started <- err
 		if err == nil {
-			cmd.Wait() // the state says it all
-			c.ended <- cmd.ProcessState
+			c.reap(process.Pid, guard)
 		}
 	}()
-	if err := <-started; err != nil {
-		return nil, err
+	return c, <-started
+}
+
+// reap waits for all children until there is none.
+func (c *child) reap(command, guard int) {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, unix.WUNTRACED, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return
+		case pid == command && status.Stopped():
+			select {
+			case c.suspended <- status.StopSignal():
+			default:
+			}
+		case pid == command:
+			c.ended <- status
+		case pid == guard && !status.Stopped():
+			close(c.guardGone)
+		}
 	}
-	c.PID = cmd.Process.Pid
-	return c, nil
 }
 
 // startFailure gives the error of a command that can't be started the status that shells give it.
 func startFailure(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && path.Op == "fork/exec" {
+		err = &fs.PathError{Op: "exec", Path: path.Path,
+			Err: errors.New("it or its interpreter is missing: no such file or directory")}
+		return fail(exitNotFound, err)
+	}
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return fail(exitNotFound, err)
 	}
@@ -92,9 +126,9 @@ func startFailure(err error) error {
 }
 
 // childStatus is the exit status of a command that has ended, as shells reckon it.
-func childStatus(s *os.ProcessState) int {
-	if w, ok := s.Sys().(syscall.WaitStatus); ok && w.Signaled() {
-		return exitSignal + int(w.Signal())
+func childStatus(s syscall.WaitStatus) int {
+	if s.Signaled() {
+		return exitSignal + int(s.Signal())
 	}
-	return s.ExitCode()
+	return s.ExitStatus()
 }

@@ -22,7 +22,8 @@ import (
 type target struct {
 	server  *pgx.ConnConfig // nil: it is a file
 	file    string
-	ours    bool // nobody has named the file
+	ours    bool   // --db local: its folder is made if it is missing
+	name    string // for messages: without a password
 	secrets []string
 }
 
@@ -31,15 +32,22 @@ var (
 	fileSchemes   = []string{"file", "sqlite"}
 )
 
-// parseTarget reads what --db or LOCK_DB says. Its errors never repeat that: what can't be read may hold a password anywhere.
+var errNowhere = errors.New("where are the locks? Neither --db nor LOCK_DB says it: " +
+	"--db postgres://host/database, LOCK_DB=postgres://host/database, " +
+	"or --db local for a file of this user on this machine")
+
+// parseTarget reads what --db or LOCK_DB says. Its errors never repeat that: what can't be read
+// may hold a password anywhere.
 func parseTarget(s string) (target, error) {
 	scheme, rest, hasScheme := strings.Cut(s, ":")
 	switch {
 	case s == "":
-		path, err := defaultFile()
-		return target{file: path, ours: true}, err
+		return target{}, errNowhere
+	case s == "local":
+		path, err := localFile()
+		return target{file: path, ours: true, name: path}, err
 	case hasScheme && slices.Contains(serverSchemes, scheme) && strings.HasPrefix(rest, "//"):
-		return parseServer("postgres:" + rest)
+		return parseServer(scheme, rest)
 	case hasScheme && slices.Contains(fileSchemes, scheme):
 		path, _, query := strings.Cut(rest, "?")
 		if query {
@@ -47,10 +55,13 @@ func parseTarget(s string) (target, error) {
 		}
 		return parseFile(strings.TrimPrefix(path, "//"))
 	case strings.Contains(s, "://"):
-		return target{}, fmt.Errorf("--db: it is a URL, but not one that begins with %s:// or the like", serverSchemes[0])
+		return target{}, errors.New("--db: it is a URL, but not one that begins with " +
+			"postgres://, " +
+			"cockroach:// or sqlite:")
 	case !filepath.IsAbs(s) && !strings.HasPrefix(s, ".") && strings.ContainsAny(s, ":@="):
 		// A file of that name would be a lock that no other machine sees.
-		return target{}, errors.New("--db: write a server as a URL, postgres://user:password@host:port/database, and a file whose name has :, @ or = in it as ./name")
+		return target{}, errors.New("--db: write a server as a URL, postgres://host/database, " +
+			"and  a file whose name has :, @ or = in it as ./name")
 	default:
 		return parseFile(s)
 	}
@@ -61,49 +72,81 @@ func parseFile(path string) (target, error) {
 		return target{}, errors.New("--db: locks need a file that other processes can see")
 	}
 	absolute, err := filepath.Abs(path)
-	return target{file: absolute}, err
+	return target{file: absolute, name: absolute}, err
 }
 
-func parseServer(dsn string) (target, error) {
-	u, err := url.Parse(dsn)
-	if err != nil {
-		return target{}, errors.New("--db: it is not a URL like postgres://user:password@host:port/database (write special characters of a password as %40 and so on)")
+var errURL = errors.New("--db: it is not a URL like postgres://host:port/database " +
+	"(in it, write the special characters of a user and a password as %40 and so on)")
+
+// parseServer reads scheme:rest.
+func parseServer(scheme, rest string) (target, error) {
+	u, err := url.Parse("postgres:" + rest)
+	// A password with a /, ? or # in it ends the host's name too early: the rest of it would be
+	// taken for the name of a database, and printed.
+	if err != nil || u.Fragment != "" || strings.HasSuffix(rest, "#") ||
+		strings.Contains(u.EscapedPath()+u.RawQuery, "@") {
+		return target{}, errURL
 	}
 	t := target{}
-	if password, ok := u.User.Password(); ok {
-		t.secrets = append(t.secrets, password, url.QueryEscape(password), url.PathEscape(password), u.User.String())
+	password, secret := u.User.Password()
+	if secret {
+		_, raw, _ := strings.Cut(strings.TrimPrefix(rest, "//"), ":")
+		raw = raw[:max(strings.LastIndex(raw, "@"), 0)]
+		t.secrets = append(t.secrets, password, raw, url.QueryEscape(password),
+			url.PathEscape(password))
 	}
 	for name, values := range u.Query() {
-		if strings.Contains(name, "password") {
-			t.secrets = append(t.secrets, values...)
+		if strings.Contains(strings.ToLower(name), "pass") {
+			t.secrets, secret = append(t.secrets, values...), true
 		}
 	}
-	if t.server, err = pgx.ParseConfig(dsn); err != nil {
-		// It begins with the URL, as "cannot parse `…`: ".
-		why := err.Error()
-		if i := strings.LastIndex(why, "`: "); i >= 0 {
-			why = why[i+len("`: "):]
+	if t.server, err = pgx.ParseConfig(u.String()); err != nil {
+		if secret { // the driver may repeat any part of it
+			return target{}, errors.New("--db: the URL of the server: its port or a parameter is " +
+				"wrong")
 		}
-		hidden := speaker{secrets: t.secrets}
-		return target{}, errors.New("--db: the URL of the server: " + hidden.clean(why))
+		why := err.Error() // it begins with the URL, as "cannot parse `…`: "
+		why = why[strings.LastIndex(why, "`: ")+1:]
+		return target{}, errors.New("--db: the URL of the server: " + why)
 	}
-	t.secrets = append(t.secrets, t.server.Password) // it may also come from PGPASSWORD or a file
+	t.secrets = append(t.secrets, t.server.Password) // it may come from PGPASSWORD or a file
 	if !u.Query().Has("connect_timeout") && os.Getenv("PGCONNECT_TIMEOUT") == "" {
 		t.server.ConnectTimeout = 5 * time.Second
 	}
 	if t.server.RuntimeParams["application_name"] == "" {
 		t.server.RuntimeParams["application_name"] = "lock"
 	}
+	t.name = serverName(scheme, t.server)
 	return t, nil
 }
 
-// defaultFile is where the locks are when nobody says anything.
-func defaultFile() (string, error) {
+// serverName is the URL of a server without its password and parameters.
+func serverName(scheme string, c *pgx.ConnConfig) string {
+	u := url.URL{Scheme: scheme, Path: "/" + c.Database}
+	if c.User != "" && !strings.Contains(c.User, ":") {
+		u.User = url.User(c.User)
+	}
+	hosts := []string{fmt.Sprintf("%s:%d", c.Host, c.Port)}
+	for _, other := range c.Fallbacks { // there is one of each host without TLS, too
+		if host := fmt.Sprintf("%s:%d", other.Host, other.Port); !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	u.Host = strings.Join(hosts, ",")
+	name, err := url.PathUnescape(u.String())
+	if err != nil {
+		return u.String()
+	}
+	return name
+}
+
+// localFile is the file of --db local.
+func localFile() (string, error) {
 	state := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(state) { // as its specification says
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("neither --db nor LOCK_DB says where the locks are, and the user's state folder can't be found: %w", err)
+			return "", fmt.Errorf("--db local: the user's state folder can't be found: %w", err)
 		}
 		state = filepath.Join(home, ".local", "state")
 	}
@@ -115,7 +158,7 @@ func (t target) open() (*sql.DB, error) {
 	if t.server != nil {
 		db = stdlib.OpenDB(*t.server)
 	} else {
-		// A folder that is not there may be a misspelt one, or a disk that is not mounted.
+		// A folder that is missing may be a misspelt one, or a disk that is not mounted.
 		folder := filepath.Dir(t.file)
 		if t.ours {
 			if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -124,13 +167,15 @@ func (t target) open() (*sql.DB, error) {
 		} else if _, err := os.Stat(folder); err != nil {
 			return nil, err
 		}
-		u := url.URL{Scheme: "file", Path: t.file, RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)"}
+		u := url.URL{Scheme: "file", Path: t.file,
+			RawQuery: "_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)"}
 		var err error
 		if db, err = sql.Open("sqlite", u.String()); err != nil {
 			return nil, err
 		}
 	}
-	// Between the renewals of a long lease a connection would be idle for so long that what is on the way may forget it.
+	// Between the renewals of a long lease a connection would be idle for so long that what is
+	// on the way may forget it.
 	db.SetConnMaxIdleTime(30 * time.Second)
 	return db, nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// The exit statuses of our own. They keep clear of those that a command is likely to have itself: 1, 2, and what shells use, 126
-// and above. Those up to 78 mean what they mean in sysexits.h.
+// The exit statuses of our own. They keep clear of those that a command is likely to have itself:
+// 1, 2, and what shells use, 126 and above. Those up to 78 mean what they mean in sysexits.h.
 const (
 	exitUsage    = 64
 	exitDatabase = 69
@@ -20,6 +20,7 @@ const (
 	exitDisabled = 80
 	exitRun      = 81
 	exitLost     = 82
+	exitAhead    = 83
 	exitCannot   = 126
 	exitNotFound = 127
 	exitSignal   = 128 // and the number of the signal
@@ -40,10 +41,18 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
+// words are what is said of a failure.
+func (f *failure) words() string {
+	words := f.err.Error()
+	if f.code == exitDatabase {
+		words = "the database: " + strings.TrimPrefix(strings.TrimPrefix(words, "lock: "), "List: ")
+	}
+	return words
+}
+
 // fail gives an error an exit status, unless it has one.
 func fail(code int, err error) error {
-	var f *failure
-	if err == nil || errors.As(err, &f) {
+	if err == nil || errors.As(err, new(*failure)) {
 		return err
 	}
 	return &failure{code, err}
@@ -53,29 +62,42 @@ func usagef(format string, args ...any) error {
 	return &failure{exitUsage, fmt.Errorf(format, args...)}
 }
 
+// isCode reports whether an error has this exit status.
+func isCode(err error, code int) bool {
+	var f *failure
+	return errors.As(err, &f) && f.code == code
+}
+
 // judge finds the exit status for what the library has answered, and the words for it.
 func judge(err error) error {
 	var (
 		held     *lock.ErrUnauthorised
 		disabled *lock.ErrDisabled
 		run      *lock.ErrAlreadyRun
-		done     *failure
+		ahead    *lock.ErrTickAhead
 	)
 	switch {
-	case err == nil, errors.As(err, &done):
-		return err
 	case errors.As(err, &held):
-		return &failure{exitHeld, fmt.Errorf("refused: %s is held by %s, taken or renewed %s ago",
-			jobWords(held.ComponentName(), held.JobName()), holderWords(held.Holder()), ageWords(held.Holder().Age))}
+		return &failure{exitHeld, fmt.Errorf("refused: %s is held by %s, acquired or renewed %s",
+			jobWords(held.ComponentName(), held.JobName()), holderWords(held.Holder()),
+			agoWords(held.Holder().Age))}
 	case errors.As(err, &disabled):
-		return &failure{exitDisabled, fmt.Errorf("refused: %s is disabled (lock enable switches it on)",
+		return &failure{exitDisabled, fmt.Errorf(
+			"refused: %s is disabled (lock enable switches it on)",
 			jobWords(disabled.ComponentName(), disabled.JobName()))}
 	case errors.As(err, &run):
-		return &failure{exitRun, fmt.Errorf("refused: %s has been run already: by %s, %s ago",
-			jobWords(run.ComponentName(), run.JobName()), holderWords(run.Last()), ageWords(run.Last().Age))}
-	default:
-		return &failure{exitDatabase, err}
+		code, words := exitRun, "has been run already: by"
+		if run.Running() {
+			code, words = exitHeld, "is being run: by"
+		}
+		return &failure{code, fmt.Errorf("refused: %s %s %s, acquired or renewed %s",
+			jobWords(run.ComponentName(), run.JobName()), words, holderWords(run.Last()),
+			agoWords(run.Last().Age))}
+	case errors.As(err, &ahead):
+		return &failure{exitAhead, fmt.Errorf("the tick is %s ahead of the database's clock: "+
+			"it is wrong, or the clock of this machine is", spanWords(ahead.By()))}
 	}
+	return fail(exitDatabase, err)
 }
 
 // bare is the library's error without the call and the job, where the message names these.
@@ -84,10 +106,4 @@ func bare(err error) error {
 		return inner
 	}
 	return err
-}
-
-func jobWords(component, job string) string { return visible(component) + "/" + visible(job) }
-
-func holderWords(h lock.Holder) string {
-	return fmt.Sprintf("%s (run %s)", visible(h.ComponentID), visible(h.JobID))
 }

@@ -4,13 +4,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,24 +19,27 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// A guard is a process that kills the command when we can't: when we have been killed ourselves, or stopped for longer than
-// the lease can be trusted. It is in a session of its own, so that what is meant for us or for the command doesn't hit it.
+// A guard is a process that kills the command when we can't: when we have been killed ourselves,
+// or stopped for longer than the lease can be trusted. It is in a session of its own, so that what
+// is meant for us or for the command doesn't hit it.
 type guard struct {
 	says  *speaker
 	lasts time.Duration // from a renewal to the guard's turn; 0: never
 
-	mu      sync.Mutex
-	orders  orders
-	pipe    *json.Encoder // nil: it isn't running
-	stdin   io.Closer
-	trouble error // why it doesn't hear us any more
+	mu     sync.Mutex
+	orders orders
+	pid    int
+	pipe   *os.File // nil: it isn't running, or is dismissed
+	deaf   bool     // it has been said that it doesn't hear us
 }
 
-// orders is what the guard is told, each time all of it.
+// orders is what the guard is told, each time all of it. In JSON it is shorter than what a pipe
+// takes whole or not at all.
 type orders struct {
 	Processes processes
-	Until     int64 // when it kills them, in nanoseconds of the monotonic clock, which all processes share; 0: never
-	Done      bool
+	Until     int64 // when it kills them, in nanoseconds of the monotonic clock, which all
+	// processes share; 0: never
+	Done bool
 }
 
 // observe hears of each renewal, and puts the guard's turn off.
@@ -61,69 +63,110 @@ func (g *guard) start(p processes, name string) error {
 	if g.says.json != nil {
 		log = "json"
 	}
-	cmd := exec.Command(program, "guard", "--log", log, "--", name)
-	cmd.Env = without(os.Environ(), marks) // in the command of another lock run, it is no part of that command
-	cmd.Stderr = os.Stderr
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
-	stdin, err := cmd.StdinPipe()
+	read, write, err := os.Pipe()
 	if err != nil {
 		return err
 	}
+	defer read.Close()
+	cmd := exec.Command(program, "guard", "--log", log, "--", name, g.says.database())
+	cmd.Env = without(os.Environ(), "LOCK_") // it is no part of another lock run's command
+	cmd.Stdin, cmd.Stderr = read, os.Stderr
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
+		write.Close()
 		return err
 	}
-	go cmd.Wait() // so that it leaves no zombie; if it dies, the next order fails
 	g.mu.Lock()
-	g.pipe, g.stdin = json.NewEncoder(stdin), stdin
+	g.pid, g.pipe = cmd.Process.Pid, write
 	g.mu.Unlock()
-	return g.tell(func(o *orders) { o.Processes = p })
+	g.tell(func(o *orders) { o.Processes = p })
+	return nil
 }
 
-func (g *guard) tell(change func(*orders)) error {
+// tell gives new orders, without waiting: to a guard that is stopped, the next ones count.
+func (g *guard) tell(change func(*orders)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	change(&g.orders)
-	if g.pipe != nil && g.trouble == nil {
-		if g.trouble = g.pipe.Encode(g.orders); g.trouble != nil {
-			g.says.warn("the guard is gone: should this process be killed, the command may live on", slog.Any("error", g.trouble))
-		}
+	if g.pipe == nil {
+		return
 	}
-	return g.trouble
+	if err := g.send(); err != nil && !g.deaf {
+		g.deaf = true
+		g.says.warn(fmt.Sprintf("the guard doesn't hear: if this process is killed, the command "+
+			"may live on: %v", err))
+	}
+}
+
+// send writes the orders, all or nothing, and at once or not at all.
+func (g *guard) send() error {
+	text, err := json.Marshal(g.orders)
+	if err != nil {
+		return err
+	}
+	raw, err := g.pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		_, failed = unix.Write(int(fd), text)
+		return true
+	})
+	return errors.Join(err, failed)
 }
 
 // dismiss ends the guard; there is nothing left to kill.
 func (g *guard) dismiss() {
-	g.tell(func(o *orders) { o.Done = true })
-	if g.stdin != nil {
-		g.stdin.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pipe == nil {
+		return
 	}
+	g.orders.Done = true
+	if err := g.send(); errors.Is(err, unix.EAGAIN) {
+		unix.Kill(g.pid, unix.SIGKILL) // it is stopped, and must not wake up to kill anybody
+	}
+	g.pipe.Close()
+	g.pipe = nil
 }
 
 func (a *app) guardCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    "guard NAME",
+		Use:    "guard NAME DATABASE",
 		Short:  "kill a command whose lock run is no more (lock run starts this)",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGPIPE} {
+			for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM,
+				unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU} {
 				signal.Ignore(sig) // the one who gives the orders decides
 			}
-			why, p := stand(os.Stdin)
-			if why == "" {
-				return nil
-			}
-			a.says.say(slog.LevelError, fmt.Sprintf("%s: %s: killing the command", args[0], why))
-			for range 50 { // a process may be starting another
-				p.signal(unix.SIGKILL)
-				time.Sleep(20 * time.Millisecond)
-				if !p.alive() {
-					break
-				}
+			a.says.about(args[1])
+			if why, p := stand(os.Stdin); why != "" {
+				a.kill(p, args[0]+": "+why)
 			}
 			return nil
 		},
+	}
+}
+
+// kill kills processes, and then says why.
+func (a *app) kill(p processes, why string) {
+	immune := p.signal(unix.SIGKILL)
+	a.says.fault(why + ": the command has been killed")
+	for range 50 { // a process may be starting another
+		if len(immune) > 0 {
+			a.says.fault(fmt.Sprintf("%s: %s: it may go on, and the lock expires when its TTL has "+
+				"passed: end it now", why, immuneWords(immune)))
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+		if !p.alive() {
+			return
+		}
+		immune = p.signal(unix.SIGKILL)
 	}
 }
 
@@ -168,19 +211,4 @@ func monotonic() int64 {
 		panic(err) // the clock is there wherever Go runs
 	}
 	return t.Nano()
-}
-
-// without returns an environment without some variables.
-func without(env, names []string) []string {
-	var rest []string
-next:
-	for _, e := range env {
-		for _, name := range names {
-			if strings.HasPrefix(e, name+"=") {
-				continue next
-			}
-		}
-		rest = append(rest, e)
-	}
-	return rest
 }

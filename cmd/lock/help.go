@@ -14,12 +14,14 @@ import (
 // statusHelp says what our exit statuses mean.
 var statusHelp = map[int]string{
 	exitUsage:    "the command line is wrong",
-	exitDatabase: "the database can't be reached, or fails",
+	exitDatabase: "the database can't be reached, or fails, or its table is not as it has to be",
 	exitInternal: "something else that should not have gone wrong has",
-	exitHeld:     "refused: another holds the lock (0 with --if-held skip)",
+	exitHeld:     "refused: another holds the lock, or runs this tick (0 with --if-held skip)",
 	exitDisabled: "refused: the job is disabled",
-	exitRun:      "refused: this tick, or a later one, has been run already (0 with --if-held skip)",
+	exitRun: "refused: this tick, or a later one, has been run already " +
+		"(0 with --if-held skip)",
 	exitLost:     "the lock was lost while the command ran, and the command ended",
+	exitAhead:    "the tick lies ahead of the database's clock: it or a clock is wrong",
 	exitCannot:   "the command can't be executed",
 	exitNotFound: "the command is not found",
 	exitSignal:   "and N: signal N has ended the command, or lock run before it began",
@@ -34,19 +36,23 @@ func exitStatuses(codes ...int) map[string]string {
 	return map[string]string{"exit": strings.Join(words, " ")}
 }
 
-const environment = `LOCK_DB         what --db says, better kept here: command lines can be seen by everybody
+const environment = `
+LOCK_DB         what --db says, better kept here: command lines can be seen by everybody
 LOCK_COMPONENT  what --component says
-XDG_STATE_HOME  the user's state folder, ~/.local/state if it is not set; its lock/locks.db has
-                the locks if neither --db nor LOCK_DB says where they are
+XDG_STATE_HOME  the user's state folder, ~/.local/state if it is not set; its lock/locks.db is
+                the file of --db local
 NO_COLOR        if it is set, nothing is coloured
 PGPASSWORD, PGPASSFILE, PGSSLMODE, …: as for psql`
 
-const childEnvironment = `
-The command gets:
-LOCK_TOKEN      the fencing token, a number larger than that of every run before
-LOCK_COMPONENT  the component
-LOCK_JOB        the job
-LOCK_JOB_ID     the ID of this run; with --tick, the tick`
+// signalHelp is the table of reactions.
+func signalHelp() string {
+	var b strings.Builder
+	for _, r := range reactions {
+		fmt.Fprintf(&b, "%s (%s)\n    command: %s\n    lock: %s; exit status: %s\n", r.signal,
+			r.state, r.command, r.lock, r.exit)
+	}
+	return b.String()
+}
 
 // help prints the help of a command in the manner of a manual page.
 func (a *app) help(cmd *cobra.Command, _ []string) {
@@ -104,7 +110,8 @@ func (a *app) help(cmd *cobra.Command, _ []string) {
 	section("EXIT STATUS", statuses)
 	variables := environment
 	if cmd.Name() == "run" {
-		variables += "\n" + childEnvironment
+		section("SIGNALS", signalHelp())
+		variables += "\n\nThe command gets, and no lock run ever reads:" + heldHelp
 	}
 	section("ENVIRONMENT", variables)
 	fmt.Fprint(a.out, strings.TrimSuffix(b.String(), "\n"))

@@ -8,6 +8,7 @@ import (
 )
 
 func main() {
-	fmt.Fprintln(os.Stderr, "lock: this system has no process groups, or no SQLite driver, which the command is built on; package lock itself works here")
+	fmt.Fprintln(os.Stderr, "lock: this system has no process groups, or no SQLite driver, "+
+		"which the command is built on; package lock itself works here")
 	os.Exit(70)
 }

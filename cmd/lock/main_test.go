@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -110,6 +111,15 @@ func userOf(t *testing.T, db string) user {
 // db is what LOCK_DB says.
 func (u user) db() string { return strings.TrimPrefix(u.env[3], "LOCK_DB=") }
 
+// name is what the messages call it.
+func (u user) name() string {
+	name, _, _ := strings.Cut(u.db(), "?")
+	return name
+}
+
+// title is the first line of lock list.
+func (u user) title() string { return databaseTitle + u.name() + "\n" }
+
 func (u user) with(env ...string) user { return user{append(append([]string{}, u.env...), env...)} }
 
 // command is the command, in a session without a terminal wherever the tests run.
@@ -135,8 +145,13 @@ func (u user) do(t *testing.T, args ...string) result {
 	if err := cmd.Run(); err != nil {
 		require.ErrorAs(t, err, new(*exec.ExitError))
 	}
-	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), unnamed(stderr.String())}
 }
+
+var named = regexp.MustCompile(` \[(/|postgres|cockroach)[^\]]*\](\r?\n)`)
+
+// unnamed takes out of messages which database they are about.
+func unnamed(messages string) string { return named.ReplaceAllString(messages, "$2") }
 
 // ok runs a command that has to succeed without a message, and returns what it prints.
 func (u user) ok(t *testing.T, args ...string) string {
@@ -246,7 +261,7 @@ func (b *buffer) Write(p []byte) (int, error) {
 func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.b.String()
+	return unnamed(b.b.String())
 }
 
 // watchFamily returns the path of a pipe, and a channel that is closed when all have gone that have inherited it from a shell
@@ -275,7 +290,7 @@ func await(t *testing.T, gone <-chan struct{}) {
 func (u user) holder(t *testing.T, job string) string {
 	t.Helper()
 	for line := range strings.Lines(u.ok(t, "status", job)) {
-		if id, ok := strings.CutPrefix(line, "holder  "); ok {
+		if id, ok := strings.CutPrefix(line, "holder    "); ok {
 			return strings.TrimSpace(id)
 		}
 	}

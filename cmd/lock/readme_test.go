@@ -64,7 +64,7 @@ func TestReadmeCrontab(t *testing.T) {
 	require.NotNil(t, line)
 	require.NotRegexp(t, `[^\\]%`, line[1], "cron would end the line there")
 	script := strings.ReplaceAll(line[1], `\%`, "%")
-	script = strings.Replace(script, "/opt/backup.sh --full", `sh -c 'echo "$LOCK_JOB_ID"'`, 1)
+	script = strings.Replace(script, "/opt/backup.sh --full", `sh -c 'echo "$LOCK_HELD_JOB_ID"'`, 1)
 
 	bin := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(bin, "date"), []byte("#!/bin/sh\n[ \"$*\" = '-u +%F' ] && echo 2026-11-23\n"), 0o700))
@@ -78,5 +78,5 @@ func TestReadmeCrontab(t *testing.T) {
 		require.NoError(t, err, string(out))
 		made += string(out)
 	}
-	require.Equal(t, "2026-11-23\n", made)
+	require.Equal(t, "2026-11-23T00:00:00Z\n", made)
 }

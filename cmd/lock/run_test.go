@@ -51,8 +51,8 @@ func TestRunPassesOn(t *testing.T) {
 
 func TestRunTellsTheCommand(t *testing.T) {
 	t.Parallel()
-	u := sqliteUser(t).with("LOCK_TOKEN=old")
-	print := []string{"--", "sh", "-c", `echo "$LOCK_TOKEN,$LOCK_COMPONENT,$LOCK_JOB,$LOCK_JOB_ID"`}
+	u := sqliteUser(t).with("LOCK_HELD_TOKEN=old")
+	print := []string{"--", "sh", "-c", `echo "$LOCK_HELD_TOKEN,$LOCK_HELD_COMPONENT,$LOCK_HELD_JOB,$LOCK_HELD_JOB_ID"`}
 	token := func(out, rest string) int64 {
 		t.Helper()
 		n, others, _ := strings.Cut(strings.TrimSpace(out), ",")
@@ -62,7 +62,7 @@ func TestRunTellsTheCommand(t *testing.T) {
 		return token
 	}
 	first := token(u.ok(t, append([]string{"run", "--job", "hello", "--component", "shop", "--job-id", "seven"}, print...)...), "shop,hello,seven")
-	second := token(u.with("LOCK_COMPONENT=shop").ok(t, append([]string{"run", "--job", "hello", "--tick", "the eighth"}, print...)...), "shop,hello,the eighth")
+	second := token(u.with("LOCK_COMPONENT=shop").ok(t, append([]string{"run", "--job", "hello", "--tick", "2026-11-23"}, print...)...), "shop,hello,2026-11-23T00:00:00Z")
 	require.Greater(t, second, first)
 	require.Contains(t, u.ok(t, append([]string{"run", "--job", "hello"}, print...)...), ",default,hello,")
 }
@@ -87,11 +87,11 @@ func TestExitStatus(t *testing.T) {
 		{"disabled", 80, "default/off is disabled", []string{"run", "--job", "off", "--", "echo", "no"}},
 		{"disabled, skip", 80, "default/off is disabled", []string{"run", "--job", "off", "--if-held", "skip", "--", "echo", "no"}},
 		{"already run", 81, "default/nightly has been run already: by ", []string{"run", "--job", "nightly", "--tick", "2026-11-23", "--", "echo", "no"}},
-		{"run later already", 81, "(run 2026-11-23)", []string{"run", "--job", "nightly", "--tick", "2026-11-22", "--", "echo", "no"}},
+		{"run later already", 81, "(run 2026-11-23T00:00:00Z)", []string{"run", "--job", "nightly", "--tick", "2026-11-22", "--", "echo", "no"}},
 		{"already run, skip", 0, "", []string{"run", "--job", "nightly", "--tick", "2026-11-23", "--if-held", "skip", "--", "echo", "no"}},
 		{"unreachable", 69, "lock: the database: ", []string{"run", "--db", "postgres://127.0.0.1:1/x", "--job", "x", "--", "echo", "no"}},
 		{"no folder", 69, "/no-such-folder: no such file or directory", []string{"list", "--db", "/no-such-folder/locks.db"}},
-		{"no file", 69, "lock: the database: /dev/null: ", []string{"list", "--db", "/dev/null"}},
+		{"no file", 69, "lock: the database: ", []string{"list", "--db", "/dev/null"}},
 		{"not found", 127, `"no-such-command"`, []string{"run", "--job", "x", "--", "no-such-command"}},
 		{"no such file", 127, "no such file", []string{"run", "--job", "x", "--", "./no-such-command"}},
 		{"not executable", 126, "permission denied", []string{"run", "--job", "x", "--", "/dev/null"}},
@@ -111,11 +111,11 @@ func TestExitStatus(t *testing.T) {
 		{"no shell", 64, "bash, zsh or fish", []string{"completion"}},
 		{"unknown shell", 64, "bash, zsh or fish", []string{"completion", "cmd"}},
 		{"wait", 64, "forever", []string{"run", "--job", "x", "--wait", "long", "--", "true"}},
-		{"max", 64, "at least 1s", []string{"run", "--job", "x", "--max", "10ms", "--", "true"}},
-		{"grace", 64, "--grace 3s is too long for --max 5s", []string{"run", "--job", "x", "--max", "5s", "--grace", "3s", "--", "true"}},
+		{"ttl", 64, "at least 1s", []string{"run", "--job", "x", "--ttl", "10ms", "--", "true"}},
+		{"grace", 64, "--grace 3s is too long for --ttl 5s", []string{"run", "--job", "x", "--ttl", "5s", "--grace", "3s", "--", "true"}},
 		{"if-held", 64, "fail or skip", []string{"run", "--job", "x", "--if-held", "wait", "--", "true"}},
 		{"log", 64, "text or json", []string{"run", "--job", "x", "--log", "xml", "--", "true"}},
-		{"tick and ID", 64, "tick", []string{"run", "--job", "x", "--tick", "a", "--job-id", "b", "--", "true"}},
+		{"tick and ID", 64, "tick", []string{"run", "--job", "x", "--tick", "2026-11-23", "--job-id", "b", "--", "true"}},
 		{"UTF-8", 64, "UTF-8", []string{"run", "--job", "\xff", "--", "true"}},
 		{"two jobs", 64, "one job, not 2", []string{"status", "a", "b"}},
 		{"no holder", 64, "--holder", []string{"release", "held"}},
@@ -287,7 +287,7 @@ func TestLostLock(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, u user) {
 		for name, lose := range map[string]func(t *testing.T){
 			"released": func(t *testing.T) {
-				r := u.do(t, "release", "released", "--holder", u.holder(t, "released"))
+				r := u.do(t, "release", "released", "--force", "--holder", u.holder(t, "released"))
 				require.Equal(t, 0, r.status, r.stderr)
 			},
 			"disabled": func(t *testing.T) { u.ok(t, "disable", "disabled") },
@@ -295,7 +295,7 @@ func TestLostLock(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				// The command ignores TERM, and has descendants; all of them have to go.
-				p := u.start(t, "run", "--job", name, "--max", "6s", "--grace", "300ms", "--stop-when-disabled", "--",
+				p := u.start(t, "run", "--job", name, "--ttl", "6s", "--grace", "300ms", "--stop-when-disabled", "--",
 					"sh", "-c", "trap 'echo term' TERM; "+family+stay)
 				p.expect(t, "ready")
 				lose(t)
@@ -314,10 +314,10 @@ $`, p.stderr.String())
 func TestLostLockEndsGently(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	p := u.start(t, "run", "--job", "x", "--max", "10s", "--grace", "4s", "--", "sh", "-c",
+	p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "4s", "--", "sh", "-c",
 		"trap 'echo term; exit 0' TERM; "+stay)
 	p.expect(t, "ready")
-	require.Equal(t, 0, u.do(t, "release", "x", "--holder", u.holder(t, "x")).status)
+	require.Equal(t, 0, u.do(t, "release", "x", "--force", "--holder", u.holder(t, "x")).status)
 	p.expect(t, "term")
 	require.Equal(t, exitLost, p.exit(t), "though the command's was 0")
 	require.NotContains(t, p.stderr.String(), "killing")
@@ -328,11 +328,11 @@ func TestDatabaseStops(t *testing.T) {
 	u := postgresUser(t) // not in parallel: the others have the same server
 	const longest = 10 * time.Second
 	pipe, gone := watchFamily(t)
-	lost := u.start(t, "run", "--job", "lost", "--max", longest.String(), "--grace", "100ms", "-v", "--", "sh", "-c", "exec 3>$0; trap 'echo term' TERM; "+family+stay, pipe)
+	lost := u.start(t, "run", "--job", "lost", "--ttl", longest.String(), "--grace", "100ms", "-v", "--", "sh", "-c", "exec 3>$0; trap 'echo term' TERM; "+family+stay, pipe)
 	lost.expect(t, "ready")
-	kept := u.start(t, "run", "--job", "kept", "--max", "1m", "--", "sh", "-c", wait)
+	kept := u.start(t, "run", "--job", "kept", "--ttl", "1m", "--", "sh", "-c", wait)
 	kept.expect(t, "ready")
-	over := u.start(t, "run", "--job", "over", "--max", "1m", "--", "sh", "-c", wait)
+	over := u.start(t, "run", "--job", "over", "--ttl", "1m", "--", "sh", "-c", wait)
 	over.expect(t, "ready")
 
 	s := postgres(t)
@@ -357,7 +357,7 @@ func TestDatabaseStops(t *testing.T) {
 	require.Equal(t, exitDatabase, u.do(t, "run", "--job", "x", "--", "echo", "no").status)
 
 	require.NoError(t, again())
-	require.Equal(t, "mine\n", u.do(t, "run", "--job", "lost", "--max", longest.String(), "--wait", "1m", "--poll", "50ms", "--", "echo", "mine").stdout)
+	require.Equal(t, "mine\n", u.do(t, "run", "--job", "lost", "--ttl", longest.String(), "--wait", "1m", "--poll", "50ms", "--", "echo", "mine").stdout)
 	kept.stdin.Write([]byte("go\n"))
 	require.Equal(t, 0, kept.exit(t), kept.stderr.String())
 	require.Contains(t, u.ok(t, "status", "kept"), "free")
@@ -366,9 +366,9 @@ func TestDatabaseStops(t *testing.T) {
 func TestHolderIsKilled(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
-		p := u.start(t, "run", "--job", "x", "--max", "5s", "--", "sh", "-c", "trap '' TERM; "+family+stay)
+		p := u.start(t, "run", "--job", "x", "--ttl", "5s", "--", "sh", "-c", "trap '' TERM; "+family+stay)
 		p.expect(t, "ready")
-		next := u.start(t, "run", "--job", "x", "--max", "5s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
+		next := u.start(t, "run", "--job", "x", "--ttl", "5s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
 		require.NoError(t, p.Process.Kill())
 		p.end(t)
 		select {
@@ -377,7 +377,7 @@ func TestHolderIsKilled(t *testing.T) {
 		default:
 		}
 		require.Equal(t, -1, p.exit(t))
-		require.Equal(t, "lock: default/x: lock run has been killed: killing the command\n", p.stderr.String())
+		require.Equal(t, "lock: default/x: lock run has been killed: the command has been killed\n", p.stderr.String())
 		next.expect(t, "mine")
 		require.Equal(t, 0, next.exit(t))
 		require.Contains(t, next.stderr.String(), "lock: default/x: taken over from ")
@@ -389,9 +389,9 @@ func TestHolderIsStopped(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	pipe, gone := watchFamily(t)
-	p := u.start(t, "run", "--job", "x", "--max", "10s", "--grace", "0s", "--", "sh", "-c", "exec 3>$0; "+family+stay, pipe)
+	p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "0s", "--", "sh", "-c", "exec 3>$0; "+family+stay, pipe)
 	p.expect(t, "ready")
-	next := u.start(t, "run", "--job", "x", "--max", "10s", "--wait", "forever", "--poll", "50ms", "--", "sh", "-c", wait)
+	next := u.start(t, "run", "--job", "x", "--ttl", "10s", "--wait", "forever", "--poll", "50ms", "--", "sh", "-c", wait)
 	require.NoError(t, p.Process.Signal(syscall.SIGSTOP))
 	await(t, gone)
 	select {
@@ -402,14 +402,14 @@ func TestHolderIsStopped(t *testing.T) {
 	next.expect(t, "ready")
 	require.NoError(t, p.Process.Signal(syscall.SIGCONT))
 	require.Equal(t, exitLost, p.exit(t))
-	require.Contains(t, p.stderr.String(), "lock: default/x: lock run has been stopped for too long: killing the command\n")
+	require.Contains(t, p.stderr.String(), "lock: default/x: lock run has been stopped for too long: the command has been killed\n")
 	require.Equal(t, 75, u.do(t, "run", "--job", "x", "--", "echo", "no").status, "the next one's lock is its own: %s", next.stderr)
 }
 
 func TestCommandIsKilled(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
-		p := u.start(t, "run", "--job", "x", "--max", "10s", "--grace", "200ms", "--", "sh", "-c", "(trap '' TERM; "+family+"echo $$; while :; do read line; done) & wait")
+		p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "200ms", "--", "sh", "-c", "(trap '' TERM; "+family+"echo $$; while :; do read line; done) & wait")
 		pid, err := strconv.Atoi(<-p.lines)
 		require.NoError(t, err)
 		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
@@ -449,9 +449,9 @@ func TestNested(t *testing.T) {
 func TestLockIsRenewed(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	p := u.start(t, "run", "--job", "x", "--max", "5s", "--grace", "0s", "-v", "--", "sh", "-c", wait)
+	p := u.start(t, "run", "--job", "x", "--ttl", "5s", "--grace", "0s", "-v", "--", "sh", "-c", wait)
 	p.expect(t, "ready")
-	next := u.start(t, "run", "--job", "x", "--max", "5s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
+	next := u.start(t, "run", "--job", "x", "--ttl", "5s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
 	require.Eventually(t, func() bool { return strings.Count(p.stderr.String(), "renewed") >= 4 }, patience, 10*time.Millisecond)
 	require.Empty(t, next.lines)
 	p.stdin.Write([]byte("go\n"))

@@ -3,32 +3,26 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
-	"time"
-	"unicode"
-
-	"golang.org/x/sys/unix"
 )
 
-// A speaker writes the messages, a line each, to standard error. What it has to hide never appears in them.
+// A speaker writes the messages, a line each, to standard error. What it has to hide never
+// appears in them.
 type speaker struct {
 	w       io.Writer
 	color   bool
 	json    *slog.Logger // nil: text
 	verbose bool
 
-	file string // the database, if it is a file
-
 	mu      sync.Mutex
+	where   string // the database
 	secrets []string
 }
 
@@ -39,13 +33,20 @@ func (s *speaker) configure(format string, verbose bool) error {
 	case "json":
 		s.json = slog.New(slog.NewJSONHandler(s.w, nil))
 	default:
-		return usagef("--log %q: it is text or json", format)
+		return usagef("--log %s: it is text or json", echo(format))
 	}
 	return nil
 }
 
-// about adds to all messages in JSON what they are about.
-func (s *speaker) about(attrs ...any) {
+// about makes all messages name the database.
+func (s *speaker) about(where string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.where = where
+}
+
+// with adds to all messages in JSON what they are about.
+func (s *speaker) with(attrs ...any) {
 	if s.json != nil {
 		s.json = s.json.With(attrs...)
 	}
@@ -65,15 +66,17 @@ func (s *speaker) info(msg string, attrs ...slog.Attr) {
 
 func (s *speaker) warn(msg string, attrs ...slog.Attr) { s.say(slog.LevelWarn, msg, attrs...) }
 
+func (s *speaker) fault(msg string, attrs ...slog.Attr) { s.say(slog.LevelError, msg, attrs...) }
+
+// say writes a message. It never waits for a reader: w is an outbox.
 func (s *speaker) say(level slog.Level, msg string, attrs ...slog.Attr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	msg = s.clean(msg)
+	where := s.masked(s.where)
 	if s.json != nil {
-		for i, a := range attrs {
-			if a.Value.Kind() == slog.KindString {
-				attrs[i] = slog.String(a.Key, s.clean(a.Value.String()))
-			}
+		if where != "" {
+			attrs = append(attrs, slog.String("db", where))
 		}
 		s.json.LogAttrs(context.Background(), level, msg, attrs...)
 		return
@@ -82,103 +85,64 @@ func (s *speaker) say(level slog.Level, msg string, attrs ...slog.Attr) {
 	if s.color && level > slog.LevelInfo {
 		name = red + name + plain
 	}
+	if where != "" {
+		msg += " [" + where + "]"
+	}
 	fmt.Fprintln(s.w, name, msg)
 }
 
-// What a password may be in that nobody has told us of: the address of a database that was put in the wrong place.
+// What a password may be in that nobody has told us of: the address of a database that was put in
+// the wrong place. Where it ends can't be known.
 var (
-	login    = regexp.MustCompile(`://\S*@`)
-	password = regexp.MustCompile(`(?i)(password\s*=\s*)('[^']*'|[^\s&]+)`)
+	login    = regexp.MustCompile(`://.*@`)
+	password = regexp.MustCompile(`(?i)(pass\w*\s*=\s*).*`)
+	quoted   = regexp.MustCompile(`".*[@=].*"`)
 )
 
-// clean makes one line of a message and takes the secrets out.
-func (s *speaker) clean(msg string) string {
-	msg = login.ReplaceAllString(msg, "://xxxxx@")
-	msg = password.ReplaceAllString(msg, "${1}xxxxx")
+// leastSecret is the length from which on a password is taken out of a message that has it. To
+// take out a shorter one would garble all words, and tell what it is.
+const leastSecret = 4
+
+// masked makes one line of a text and takes the secrets out that are known.
+func (s *speaker) masked(text string) string {
+	text = strings.Join(strings.Fields(text), " ")
 	for _, secret := range s.secrets {
-		if secret != "" {
-			msg = strings.ReplaceAll(msg, secret, "xxxxx")
+		if secret = strings.Join(strings.Fields(secret), " "); len(secret) >= leastSecret {
+			text = strings.ReplaceAll(text, secret, "xxxxx")
 		}
 	}
-	return visible(strings.Join(strings.Fields(msg), " "))
+	return visible(text)
 }
 
-// exit says what is to be said of the error that a command ended with, and returns the exit status.
+// clean makes one line of a message and takes out what is secret or may be.
+func (s *speaker) clean(msg string) string {
+	msg = s.masked(msg)
+	msg = login.ReplaceAllString(msg, "://xxxxx@")
+	msg = password.ReplaceAllString(msg, "${1}xxxxx")
+	return msg
+}
+
+// database is the name of the database, to be printed.
+func (s *speaker) database() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.masked(s.where)
+}
+
+// exit says what is to be said of the error that a command ended with, and returns the exit
+// status.
 func (s *speaker) exit(err error, command string) int {
 	var f *failure
 	switch {
 	case err == nil:
 		return 0
 	case !errors.As(err, &f):
-		// It comes from the parsing of the command line.
-		f = &failure{exitUsage, fmt.Errorf("%w (%s --help explains)", err, command)}
+		// It comes from the parsing of the command line, and may repeat what is not for --db.
+		words := quoted.ReplaceAllString(err.Error(), `"xxxxx"`)
+		f = &failure{exitUsage, fmt.Errorf("%s (%s --help explains)", words, command)}
 	}
 	if f.err != nil {
-		s.say(slog.LevelError, s.words(f), slog.Int("exit", f.code))
+		s.fault(f.words(), slog.Int("exit", f.code))
 	}
 	return f.code
-}
-
-// words are what is said of a failure.
-func (s *speaker) words(f *failure) string {
-	words := f.err.Error()
-	if f.code == exitDatabase {
-		words = strings.TrimPrefix(strings.TrimPrefix(words, "lock: "), "List: ")
-		if s.file != "" { // the error doesn't name it, as that of a server does
-			words = s.file + ": " + words
-		}
-		words = "the database: " + words
-	}
-	return words
-}
-
-const (
-	bold   = "\x1b[1m"
-	red    = "\x1b[31m"
-	green  = "\x1b[32m"
-	yellow = "\x1b[33m"
-	plain  = "\x1b[0m"
-)
-
-// colored says whether f takes colours: it is a terminal, and the user has nothing against them.
-func colored(f *os.File) bool {
-	return columns(f) > 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-}
-
-// columns is the width of a terminal, 0 if f is none.
-func columns(f *os.File) int {
-	columns, _ := size(f)
-	return columns
-}
-
-// size is that of a terminal, 0 if f is none.
-func size(f *os.File) (columns, rows int) {
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
-		return 0, 0
-	}
-	return cmp.Or(int(size.Col), 80), cmp.Or(int(size.Row), 24) // 0: it doesn't know
-}
-
-// visible makes sure that a name does nothing to the terminal it is shown on.
-func visible(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
-		return s
-	}
-	quoted := fmt.Sprintf("%q", s)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
-}
-
-// ageWords is a duration for a reader who wants to know how long ago.
-func ageWords(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < 10*time.Second:
-		return d.Round(100 * time.Millisecond).String()
-	case d < time.Hour:
-		return d.Round(time.Second).String()
-	case d < 48*time.Hour:
-		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
-	default:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	}
 }

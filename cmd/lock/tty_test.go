@@ -18,24 +18,24 @@ import (
 )
 
 // A terminal has a command in it.
-type terminal struct {
+type screen struct {
 	*exec.Cmd
-	keys   *os.File
-	screen *buffer
-	gone   chan struct{} // closed when nothing has the terminal open any more
+	keys  *os.File
+	shown *buffer
+	gone  chan struct{} // closed when nothing has the terminal open any more
 }
 
-func openTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
+func openTerminal(t *testing.T, cmd *exec.Cmd) *screen {
 	t.Helper()
 	cmd.SysProcAttr = nil
 	keys, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 90})
 	require.NoError(t, err)
-	term := &terminal{cmd, keys, &buffer{}, make(chan struct{})}
+	term := &screen{cmd, keys, &buffer{}, make(chan struct{})}
 	go func() {
 		defer close(term.gone)
 		for b := make([]byte, 4096); ; {
 			n, err := keys.Read(b)
-			term.screen.Write(b[:n])
+			term.shown.Write(b[:n])
 			if err != nil {
 				return
 			}
@@ -48,18 +48,18 @@ func openTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
 	return term
 }
 
-func (term *terminal) expect(t *testing.T, want string) {
+func (term *screen) expect(t *testing.T, want string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(term.screen.String(), want) }, patience, 5*time.Millisecond,
-		"%q, not in what was on the screen: %s", want, term.screen)
+	require.Eventually(t, func() bool { return strings.Contains(term.shown.String(), want) }, patience, 5*time.Millisecond,
+		"%q, not in what was on the screen: %s", want, term.shown)
 }
 
-func (term *terminal) exit(t *testing.T) int {
+func (term *screen) exit(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-term.gone:
 	case <-time.After(patience):
-		require.Fail(t, "it doesn't end", term.screen.String())
+		require.Fail(t, "it doesn't end", term.shown.String())
 	}
 	term.Wait()
 	return term.ProcessState.ExitCode()
@@ -75,7 +75,7 @@ func TestTerminalIsTheCommands(t *testing.T) {
 	term.keys.WriteString("two\n")
 	term.expect(t, "got two")
 	require.Equal(t, 0, term.exit(t))
-	require.NotContains(t, term.screen.String(), "not a tty")
+	require.NotContains(t, term.shown.String(), "not a tty")
 }
 
 // The terminal is there for what is in the pipeline, too, as for a pager.
@@ -111,7 +111,7 @@ func TestCtrlC(t *testing.T) {
 		term.keys.WriteString("it\nit\n")
 		term.expect(t, "after it")
 		require.Equal(t, 0, term.exit(t))
-		require.Equal(t, 1, strings.Count(term.screen.String(), "caught"), "it comes once: %s", term.screen)
+		require.Equal(t, 1, strings.Count(term.shown.String(), "caught"), "it comes once: %s", term.shown)
 	})
 	t.Run("while it waits", func(t *testing.T) {
 		t.Parallel()
@@ -129,12 +129,12 @@ func TestSuspended(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	// A shell without job control doesn't stop, but for the moment that is ours to see.
-	term := openTerminal(t, u.command("run", "--job", "x", "--max", "3s", "--grace", "0s", "--", "sh", "-c", stay))
+	term := openTerminal(t, u.command("run", "--job", "x", "--ttl", "3s", "--grace", "0s", "--", "sh", "-c", stay))
 	term.expect(t, "ready")
 	require.NoError(t, syscall.Kill(-term.Process.Pid, syscall.SIGSTOP)) // Ctrl-Z does nothing to a session's leader
-	next := u.start(t, "run", "--job", "x", "--max", "3s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
+	next := u.start(t, "run", "--job", "x", "--ttl", "3s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
 	next.expect(t, "mine")
-	term.expect(t, "has been stopped for too long: killing the command")
+	term.expect(t, "has been stopped for too long: the command has been killed")
 	require.NoError(t, syscall.Kill(-term.Process.Pid, syscall.SIGCONT))
 	require.Equal(t, exitLost, term.exit(t))
 }
@@ -142,11 +142,11 @@ func TestSuspended(t *testing.T) {
 func TestLostLockAtATerminal(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	for name, end := range map[string]func(*testing.T, *terminal){
-		"released": func(t *testing.T, _ *terminal) {
-			require.Equal(t, 0, u.do(t, "release", "released", "--holder", u.holder(t, "released")).status)
+	for name, end := range map[string]func(*testing.T, *screen){
+		"released": func(t *testing.T, _ *screen) {
+			require.Equal(t, 0, u.do(t, "release", "released", "--force", "--holder", u.holder(t, "released")).status)
 		},
-		"killed": func(t *testing.T, term *terminal) { term.Process.Kill() },
+		"killed": func(t *testing.T, term *screen) { term.Process.Kill() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -155,7 +155,7 @@ func TestLostLockAtATerminal(t *testing.T) {
 			}
 			pipe, gone := watchFamily(t)
 			// The kernel hangs up when the leader of the session dies; that shall not be what ends them.
-			term := openTerminal(t, u.command("run", "--job", name, "--max", "6s", "--grace", "200ms", "--", "sh", "-c",
+			term := openTerminal(t, u.command("run", "--job", name, "--ttl", "6s", "--grace", "200ms", "--", "sh", "-c",
 				"trap '' TERM HUP; exec 3>$0; "+family+stay, pipe))
 			term.expect(t, "ready")
 			end(t, term)
@@ -174,7 +174,7 @@ func TestColors(t *testing.T) {
 	show := func(u user, args ...string) string {
 		term := openTerminal(t, u.command(args...))
 		term.exit(t)
-		return term.screen.String()
+		return term.shown.String()
 	}
 	require.Contains(t, show(u, "list"), yellow+"disabled"+plain)
 	require.Contains(t, show(u, "run", "--job", "x", "--", "true"), red+"lock:"+plain+" refused")
@@ -193,10 +193,10 @@ func TestWatchOnATerminal(t *testing.T) {
 	u.disable(t, "x")
 	term := openTerminal(t, u.with("NO_COLOR=1").command("list", "--watch", "--interval", "20ms"))
 	term.expect(t, "disabled")
-	require.NotContains(t, term.screen.String(), "free")
+	require.NotContains(t, term.shown.String(), "free")
 	require.Zero(t, u.do(t, "enable", "x").status)
 	term.expect(t, "free")
-	require.Regexp(t, regexp.MustCompile(`\x1b\[HCOMPONENT .*\x1b\[K\r\n`), term.screen.String(), "it is drawn over the last one")
+	require.Regexp(t, regexp.MustCompile(`\x1b\[HDATABASE .*\x1b\[K\r\nCOMPONENT .*\x1b\[K\r\n`), term.shown.String(), "it is drawn over the last one")
 	term.keys.WriteString("\x03")
 	require.Equal(t, 0, term.exit(t))
 }
@@ -212,11 +212,11 @@ func TestWatchOnASmallTerminal(t *testing.T) {
 	term.expect(t, "\x1b[J\x1b[H") // the second page
 	term.keys.WriteString("\x03")
 	require.Equal(t, 0, term.exit(t))
-	first, _, _ := strings.Cut(term.screen.String(), "\x1b[J")
+	first, _, _ := strings.Cut(term.shown.String(), "\x1b[J")
 	require.Equal(t, 23, strings.Count(first, "\n"), "a line is left for the cursor: %q", first)
-	require.Contains(t, first, "job20")
-	require.NotContains(t, first, "job21")
-	require.Contains(t, first, "\n… and 9 more\x1b[K\r\n")
+	require.Contains(t, first, "job19")
+	require.NotContains(t, first, "job20")
+	require.Contains(t, first, "\n… and 10 more\x1b[K\r\n")
 }
 
 func TestTableFitsTheTerminal(t *testing.T) {
@@ -225,7 +225,7 @@ func TestTableFitsTheTerminal(t *testing.T) {
 	u.disable(t, strings.Repeat("x", 200))
 	term := openTerminal(t, u.with("NO_COLOR=1").command("list"))
 	require.Equal(t, 0, term.exit(t))
-	for line := range strings.Lines(term.screen.String()) {
+	for line := range strings.Lines(term.shown.String()) {
 		require.LessOrEqual(t, cells(strings.TrimSpace(line)), 90, strconv.Quote(line))
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -97,10 +98,10 @@ func TestMessagesAreCleaned(t *testing.T) {
 	t.Parallel()
 	s := &speaker{secrets: []string{"geheim"}}
 	for msg, want := range map[string]string{
-		"a geheim\n\tb":                                "a xxxxx b",
-		`--wait "postgres://u:a/b@c@h:1/d": no`:        `--wait "postgres://xxxxx@h:1/d": no`,
-		"postgres://h/d?password=abc&user=u: no":       "postgres://h/d?password=xxxxx&user=u: no",
-		"host=h Password = 'a b' user=u":               "host=h Password = xxxxx user=u",
+		"a geheim\n\tb": "a xxxxx b",
+		`--wait "postgres://u:a/b@c d@h:1/d": no`:      `--wait "postgres://xxxxx@h:1/d": no`,
+		"postgres://h/d?password=abc&user=u: no":       "postgres://h/d?password=xxxxx",
+		"host=h Password = 'a b' user=u":               "host=h Password = xxxxx",
 		"failed to connect to `user=u`: 127.0.0.1: no": "failed to connect to `user=u`: 127.0.0.1: no",
 		"\x1b[2J": `\x1b[2J`,
 	} {
@@ -132,8 +133,9 @@ shop       a\x1b[2J\nb"  free   -              -    -
 func TestAgeWords(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{
-		-time.Second: "0s", 1234 * time.Millisecond: "1.2s", 59*time.Second + 600*time.Millisecond: "1m0s",
-		90 * time.Minute: "1h30m", 47 * time.Hour: "47h0m", 72 * time.Hour: "3d", 100 * 24 * time.Hour: "100d",
+		-time.Millisecond: "0s", -3 * time.Hour: "in 3h0m", math.MinInt64: "in 290y or more",
+		math.MaxInt64: "290y or more", 1234 * time.Millisecond: "1.2s", 59*time.Second + 600*time.Millisecond: "1m0s",
+		90 * time.Minute: "1h30m", 47 * time.Hour: "47h0m", 72 * time.Hour: "3d", 100 * 24 * time.Hour: "100d", 5 * 365 * 24 * time.Hour: "5y",
 	} {
 		require.Equal(t, want, ageWords(d))
 	}
@@ -154,7 +156,7 @@ func TestGuard(t *testing.T) {
 		}()
 		return stand(read)
 	}
-	first, second := processes{PID: 1}, processes{PID: 2, Group: true, Session: 3, Marks: []string{"a=b\n"}}
+	first, second := processes{PID: 1}, processes{PID: 2, Group: true, Session: 3, Mark: "a=b\n"}
 	why, _ := hear(orders{Processes: first}, orders{Processes: second, Done: true})
 	require.Empty(t, why)
 	why, p := hear(orders{Processes: first}, orders{Processes: second})

@@ -1,0 +1,172 @@
+//go:build unix && !aix && !solaris
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/cloudtrust/go-jobs/lock"
+)
+
+// releaseTimeout bounds the release at the end, which the exit of the command waits for.
+const releaseTimeout = 5 * time.Second
+
+// untilSignal returns a context that a signal ends, or the end of the time that there is, unless
+// that is Forever. The caller calls settle when it needs neither any more; it returns the failure
+// to end with if a signal has come.
+func (r *run) untilSignal(signals <-chan os.Signal, most time.Duration) (ctx context.Context,
+	settle func() error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	settled := make(chan struct{})
+	interrupted := make(chan error, 1)
+	var late <-chan time.Time
+	if most != lock.Forever {
+		late = time.After(most)
+	}
+	go func() {
+		defer close(interrupted)
+		for {
+			select {
+			case sig := <-signals:
+				err := r.interrupted(sig)
+				interrupted <- err
+				cancel(err)
+				return
+			case <-late:
+				late = nil
+				cancel(fmt.Errorf("no answer within %v", most))
+			case <-settled:
+				return
+			}
+		}
+	}()
+	return ctx, func() error {
+		close(settled)
+		return <-interrupted
+	}
+}
+
+// interrupted is the failure to end with if a signal has come before the command has begun.
+func (r *run) interrupted(sig os.Signal) error {
+	return &failure{exitSignal + int(sig.(syscall.Signal)),
+		fmt.Errorf("%s: ended by a signal (%v) before the command began", r.name(), sig)}
+}
+
+// acquire connects and acquires the lock, unless a signal comes first. The caller calls done when
+// it needs the database no more.
+func (r *run) acquire(o lock.Options, job lock.Job, signals <-chan os.Signal) (lease *lock.Lease,
+	done func(), err error) {
+	most := lock.Forever
+	if job.Wait != lock.Forever {
+		most = job.Wait + callTimeout
+	}
+	ctx, settle := r.untilSignal(signals, most)
+	l, done, err := r.connect(ctx, o)
+	if err == nil {
+		lease, err = r.await(ctx, l, job)
+	}
+	stopped := settle()
+	switch {
+	case lease != nil && stopped == nil:
+		return lease, done, nil
+	case lease != nil:
+		err = r.giveBack(lease)
+	case errors.Is(err, lock.ErrOutcomeUnknown):
+		err = r.settle(l, job, err)
+	case stopped != nil:
+		err = nil
+	default:
+		err = explain(ctx, judge(err))
+	}
+	if stopped != nil {
+		if err != nil {
+			r.says.warn(err.Error())
+		}
+		err = stopped
+	}
+	return nil, nil, err
+}
+
+// await acquires the lock. It says what it waits for: a lock that another holds to those who want
+// to know, a database that is away to everybody.
+func (r *run) await(ctx context.Context, l *lock.Lock, job lock.Job) (*lock.Lease, error) {
+	at := job
+	at.Wait = 0
+	lease, err := l.Acquire(ctx, at)
+	if err == nil || job.Wait == 0 || ctx.Err() != nil || !worthWaiting(err) {
+		return lease, err
+	}
+	var f *failure
+	errors.As(judge(err), &f)
+	if f.code == exitDatabase {
+		r.says.warn(f.words() + "; waiting")
+	} else {
+		r.says.info(f.words() + "; waiting")
+	}
+	lease, err = l.Acquire(ctx, job)
+	if err != nil {
+		return nil, err
+	}
+	// The guard needs to know since when we have the lock, and what it has heard of is the wait.
+	if err = lease.Renew(ctx); err != nil {
+		return nil, errors.Join(err, r.giveBack(lease))
+	}
+	return lease, nil
+}
+
+// worthWaiting reports whether the lock may be had later.
+func worthWaiting(err error) bool {
+	return !errors.As(err, new(*lock.ErrDisabled)) && !errors.As(err, new(*lock.ErrAlreadyRun)) &&
+		!errors.As(err, new(*lock.ErrTickAhead))
+}
+
+// giveBack releases a lock that nothing was done with, and leaves its tick free. The error says
+// that it could not be.
+func (r *run) giveBack(lease *lock.Lease) error {
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+	defer cancel()
+	job := lease.Job()
+	if err := lease.GiveBack(ctx); err != nil && !errors.Is(err, lock.ErrLost) {
+		return r.inVain(job, bare(err))
+	}
+	return nil
+}
+
+// settle finds out what has become of an acquisition whose answer was lost, and undoes it. Of a
+// tick, the library has tried to; nothing else must be done to it, or it would count as run.
+func (r *run) settle(l *lock.Lock, job lock.Job, lost error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+	defer cancel()
+	var err error
+	if job.Tick.IsZero() {
+		err = l.UnlockContext(ctx, job.ComponentName, job.ComponentID, job.JobName, job.JobID)
+	} else {
+		var s lock.Status
+		s, err = l.Status(ctx, job.ComponentName, job.JobName)
+		if err == nil && s.Locked && s.Holder.ComponentID == job.ComponentID {
+			err = errors.New("it is held")
+		}
+	}
+	if err == nil || errors.As(err, new(*lock.ErrUnauthorised)) {
+		return fail(exitDatabase, lost)
+	}
+	return fail(exitDatabase, r.inVain(job, lost))
+}
+
+// inVain is the error of a lock that may be held by a run that never begins: it names the IDs that
+// nobody else knows.
+func (r *run) inVain(job lock.Job, err error) error {
+	words := fmt.Sprintf("it expires after %v", job.TTL)
+	if job.TTL == lock.Forever {
+		words = fmt.Sprintf("it never expires: "+
+			"lock release %q --component %q --holder %q --run %q --force", job.JobName,
+			job.ComponentName, job.ComponentID, r.runID(job))
+	}
+	return fmt.Errorf("%s: %w; the lock may be held by %s (run %s), which does nothing; %s",
+		r.name(), err, visible(job.ComponentID), visible(r.runID(job)), words)
+}

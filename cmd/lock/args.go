@@ -1,0 +1,112 @@
+//go:build unix && !aix && !solaris
+
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cloudtrust/go-jobs/lock"
+)
+
+// noneEmpty refuses flags that are there and say nothing: they come from a variable that is not
+// set, or a command that has failed, and to go on without a tick would run the job everywhere.
+func noneEmpty(cmd *cobra.Command) error {
+	for _, name := range []string{"db", "table", "schema", "component", "component-id", "job",
+		"job-id", "tick", "holder", "run"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return usagef("--%s is there, but empty", name)
+		}
+	}
+	return nil
+}
+
+// noArgs is for a command that has only flags.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s is too much: %s has only flags", echo(args[0]), cmd.CommandPath())
+	}
+	return nil
+}
+
+// oneJob is for a command about a job.
+func oneJob(_ *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0 || args[0] == "":
+		return errors.New("which job? Its name is missing")
+	case len(args) > 1:
+		return fmt.Errorf("it is about one job, not %d", len(args))
+	}
+	return nil
+}
+
+// echo quotes an argument that is out of place, unless it looks like the address of a database.
+func echo(arg string) string {
+	if strings.ContainsAny(arg, "@=") || strings.Contains(arg, ":/") ||
+		strings.Count(arg, ":") == 1 {
+		return "(the address of a database? It belongs to --db)"
+	}
+	return strconv.Quote(arg)
+}
+
+// componentFlag adds --component.
+func componentFlag(cmd *cobra.Command, component *string) {
+	cmd.Flags().StringVar(component, "component", cmp.Or(os.Getenv("LOCK_COMPONENT"), "default"),
+		"the `name` of the component that the job belongs to ($LOCK_COMPONENT)")
+}
+
+// duration reads a flag that is a duration or forever.
+func duration(flag, s string) (time.Duration, error) {
+	if s == "forever" {
+		return lock.Forever, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, usagef("--%s %s: it is a duration like 10m, or forever", flag, echo(s))
+	}
+	return d, nil
+}
+
+// durationWords is a duration as duration reads it.
+func durationWords(d time.Duration) string {
+	if d == lock.Forever {
+		return "forever"
+	}
+	return d.String()
+}
+
+// tickForms are how --tick may be written, and what is the smallest part of each. All but the
+// first are in UTC.
+var tickForms = []struct {
+	layout    string
+	precision time.Duration
+}{
+	{time.RFC3339, time.Second},
+	{"2006-01-02", 24 * time.Hour},
+	{"2006-01-02T15", time.Hour},
+	{"2006-01-02T15:04", time.Minute},
+	{"2006-01-02T15:04Z", time.Minute},
+}
+
+// parseTick reads --tick. A tick may lie ahead of the database's clock by its precision: dates
+// begin at other times in other time zones.
+func parseTick(s string) (tick time.Time, precision time.Duration, err error) {
+	for _, form := range tickForms {
+		if t, err := time.Parse(form.layout, s); err == nil && t.Nanosecond() == 0 {
+			return t.UTC(), form.precision, nil
+		}
+	}
+	return tick, 0, usagef("--tick %s: it is a date or a time: 2026-11-25, 2026-11-25T03, "+
+		"2026-11-25T03:15, or 2026-11-25T03:15:00+01:00", strconv.Quote(s))
+}
+
+func fixed(words ...string) cobra.CompletionFunc {
+	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+}

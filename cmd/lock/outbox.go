@@ -1,0 +1,59 @@
+//go:build unix && !aix && !solaris
+
+package main
+
+import (
+	"bytes"
+	"io"
+	"time"
+)
+
+// flushTimeout is how long the last messages are waited for at the end. By then the command has
+// ended and its lock is released.
+const flushTimeout = time.Second
+
+// An outbox passes on what is written, and its writer never waits: nobody may be reading (a
+// stalled pager, Ctrl-S, a full pipe), and a message must not hold up what ends a command. If too
+// many lines wait, later ones are dropped.
+type outbox struct {
+	lines chan []byte // one that is nil is a mark of flush
+	done  chan struct{}
+}
+
+func newOutbox(w io.Writer) *outbox {
+	o := &outbox{make(chan []byte, 1000), make(chan struct{}, 1)}
+	go func() {
+		neverStopped()
+		for line := range o.lines {
+			if line == nil {
+				o.done <- struct{}{}
+				continue
+			}
+			w.Write(line) // there is nobody to tell
+		}
+	}()
+	return o
+}
+
+// Write never fails.
+func (o *outbox) Write(p []byte) (int, error) {
+	select {
+	case o.lines <- bytes.Clone(p):
+	default:
+	}
+	return len(p), nil
+}
+
+// flush waits until everything has been passed on, or for most.
+func (o *outbox) flush(most time.Duration) {
+	late := time.After(most)
+	select {
+	case o.lines <- nil:
+	case <-late:
+		return
+	}
+	select {
+	case <-o.done:
+	case <-late:
+	}
+}

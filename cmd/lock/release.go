@@ -1,0 +1,137 @@
+//go:build unix && !aix && !solaris
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cloudtrust/go-jobs/lock"
+)
+
+// A release is what lock release was asked for.
+type release struct {
+	*app
+	component, holderID, runID, ttl string
+	force                           bool
+}
+
+func (a *app) releaseCommand() *cobra.Command {
+	r := &release{app: a}
+	cmd := &cobra.Command{
+		Use:   "release JOB --holder ID [flags]",
+		Short: "release the lock of a machine that is gone",
+		Long: `Releases the lock of a job in the place of its holder, so that nobody has to wait
+until it expires. It is released only if the holder is the one that --holder names, as "lock
+status" shows
+it; so the lock of whoever has acquired it meanwhile stays.
+
+A holder that has acquired or renewed its lock within its TTL is likely alive. It is refused to
+release its lock without --force. The table doesn't say the TTL: it is --ttl, a minute unless you
+say otherwise. A holder whose lock never expires renews it every ten seconds. If the lock time is
+in the future, nobody can tell, and it takes --force, too.
+
+A holder that is alive is not stopped at once: its lock run notices when it next renews its lock,
+ends its command, and until then both run. To stop a job, see "lock disable" and
+--stop-when-disabled.`,
+		Example: `lock status nightly-backup
+lock release nightly-backup --holder db3/4711/QX7RS2LB`,
+		Args: oneJob,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if r.holderID == "" {
+				return usagef("--holder says whose lock is to be released (lock status shows it)")
+			}
+			ttl, err := duration("ttl", r.ttl)
+			if err != nil {
+				return err
+			}
+			return a.ask(func(ctx context.Context, l *lock.Lock) error {
+				return r.release(ctx, l, args[0], ttl)
+			})
+		},
+	}
+	cmd.Annotations = exitStatuses(exitUsage, exitDatabase, exitHeld)
+	componentFlag(cmd, &r.component)
+	f := cmd.Flags()
+	f.StringVar(&r.holderID, "holder", "",
+		"the `ID` of the holder whose lock is to be released (required)")
+	f.StringVar(&r.runID, "run", "", "and the `ID` of its run")
+	f.StringVar(&r.ttl, "ttl", usualTTL.String(), "the TTL of the holder: a `duration`, or forever")
+	f.BoolVar(&r.force, "force", false, "release the lock of a holder that seems to be alive, too")
+	cmd.ValidArgsFunction = a.completeJobs(&r.component)
+	return cmd
+}
+
+func (r *release) release(ctx context.Context, l *lock.Lock, job string, ttl time.Duration) error {
+	s, err := l.Status(ctx, r.component, job)
+	if err != nil {
+		return err
+	}
+	if ttl == lock.Forever {
+		ttl = usualTTL
+	}
+	name, seen := jobWords(r.component, job), s.Holder
+	switch {
+	case !s.Locked:
+		r.says.warn(fmt.Sprintf("%s: nobody holds it", name))
+		return nil
+	case seen.ComponentID != r.holderID || r.runID != "" && seen.JobID != r.runID:
+		return fail(exitHeld, fmt.Errorf("refused: %s is held by %s", name, holderWords(seen)))
+	case r.force:
+		seen.LockTime = time.Time{} // whatever it renews meanwhile
+	case seen.Age < ttl:
+		return fail(exitHeld, fmt.Errorf("refused: %s, the holder of %s, has acquired or renewed "+
+			"it %s, within its TTL of %v, and is likely alive; --force releases it all the same",
+			holderWords(seen), name, agoWords(seen.Age), ttl))
+	}
+	// The holder may renew it here, or change; the statement compares again.
+	if err := l.ForceRelease(ctx, r.component, job, seen); err != nil {
+		return err
+	}
+	r.says.warn(fmt.Sprintf("%s: released; it was held by %s", name, holderWords(s.Holder)))
+	return nil
+}
+
+func (a *app) forgetCommand() *cobra.Command {
+	var component string
+	cmd := &cobra.Command{
+		Use:   "forget JOB [flags]",
+		Short: "remove the row of a job that nobody holds",
+		Long: `Removes the row of a job, and with it which tick was run last, who held the lock
+last, and that the job is disabled. It undoes the run of a wrong tick; and it tidies up after a
+job that is no
+more. A lock that somebody holds is refused: see "lock release".`,
+		Example: `lock forget nightly-backup
+lock forget nightly-backup --component shop`,
+		Args: oneJob,
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.ask(func(ctx context.Context, l *lock.Lock) error {
+				s, err := l.Status(ctx, component, args[0])
+				if err != nil {
+					return err
+				}
+				if err := l.Delete(ctx, component, args[0]); err != nil {
+					return err
+				}
+				words := jobWords(component, args[0]) + ": forgotten"
+				if entryOf(s).who() == nil {
+					words += "; nobody has ever held it"
+				} else {
+					words += "; the last to hold it was " + holderWords(s.Holder)
+				}
+				if !s.Enabled {
+					words += "; it was disabled, and is enabled now"
+				}
+				a.says.warn(words)
+				return nil
+			})
+		},
+	}
+	cmd.Annotations = exitStatuses(exitUsage, exitDatabase, exitHeld)
+	componentFlag(cmd, &component)
+	cmd.ValidArgsFunction = a.completeJobs(&component)
+	return cmd
+}
