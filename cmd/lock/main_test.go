@@ -35,7 +35,17 @@ var (
 	schema  atomic.Int64
 )
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "guard":
+			main() // of a run in this process
+		case "become-root":
+			becomeRoot()
+		}
+	}
+	os.Exit(testMain(m))
+}
 
 func testMain(m *testing.M) int {
 	flag.Parse()
@@ -179,6 +189,12 @@ type process struct {
 
 func (u user) start(t *testing.T, args ...string) *process {
 	t.Helper()
+	return u.startCommand(t, func(*exec.Cmd) {}, args...)
+}
+
+// startCommand starts what change has made of the command.
+func (u user) startCommand(t *testing.T, change func(*exec.Cmd), args ...string) *process {
+	t.Helper()
 	p := &process{Cmd: u.command(args...), lines: make(chan string, 1000), stderr: &buffer{}}
 	var err error
 	p.stdin, err = p.StdinPipe()
@@ -187,6 +203,7 @@ func (u user) start(t *testing.T, args ...string) *process {
 	read, write, err := os.Pipe()
 	require.NoError(t, err)
 	p.Stdout, p.Stderr = write, p.stderr
+	change(p.Cmd)
 	require.NoError(t, p.Start())
 	write.Close()
 	go func() {
@@ -213,6 +230,13 @@ func (p *process) expect(t *testing.T, want string) {
 	case <-time.After(patience):
 		require.Fail(t, "nothing comes", "stderr: %s", p.stderr)
 	}
+}
+
+// says waits for a message.
+func (p *process) says(t *testing.T, want string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return strings.Contains(p.stderr.String(), want) }, patience,
+		5*time.Millisecond, "%q, not in %s", want, p.stderr)
 }
 
 // end waits until no process of the command is left.

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -163,36 +162,6 @@ func TestMessagesInJSON(t *testing.T) {
 	require.Equal(t, exitDisabled, m.Exit)
 }
 
-func TestSignalsArePassedOn(t *testing.T) {
-	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		for _, sig := range []struct {
-			name string
-			sig  syscall.Signal
-		}{{"INT", syscall.SIGINT}, {"TERM", syscall.SIGTERM}, {"HUP", syscall.SIGHUP}, {"QUIT", syscall.SIGQUIT}, {"USR1", syscall.SIGUSR1}, {"USR2", syscall.SIGUSR2}} {
-			if signal.Ignored(sig.sig) {
-				continue // as HUP is under nohup: what we start ignores it too
-			}
-			t.Run(sig.name, func(t *testing.T) {
-				t.Parallel()
-				p := u.start(t, "run", "--job", sig.name, "--", "sh", "-c", "trap 'echo got; exit 9' "+sig.name+"; "+stay)
-				p.expect(t, "ready")
-				require.NoError(t, p.Process.Signal(sig.sig))
-				p.expect(t, "got")
-				require.Equal(t, 9, p.exit(t))
-				require.Empty(t, p.stderr.String())
-
-				p = u.start(t, "run", "--job", sig.name, "--", "sh", "-c", stay)
-				p.expect(t, "ready")
-				require.NoError(t, p.Process.Signal(sig.sig))
-				p.end(t)
-				require.Equal(t, 128+int(sig.sig), p.exit(t))
-				require.Contains(t, u.ok(t, "status", sig.name), sig.name+": free\n")
-			})
-		}
-	})
-}
-
 // What we were started to ignore, the command ignores.
 func TestIgnoredSignalsStayIgnored(t *testing.T) {
 	t.Parallel()
@@ -205,21 +174,6 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 	out, err := cmd.Output()
 	require.NoError(t, err)
 	require.Equal(t, "alive\n", string(out))
-}
-
-func TestSignalBeforeTheCommandBegins(t *testing.T) {
-	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		holder := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
-		holder.expect(t, "ready")
-		waiting := u.start(t, "run", "--job", "x", "--wait", "forever", "-v", "--", "echo", "no")
-		require.Eventually(t, func() bool { return strings.Contains(waiting.stderr.String(), "; waiting\n") }, patience, 5*time.Millisecond)
-		require.NoError(t, waiting.Process.Signal(syscall.SIGTERM))
-		require.Equal(t, 143, waiting.exit(t))
-		require.Contains(t, waiting.stderr.String(), "before the command began")
-		holder.stdin.Close()
-		require.Equal(t, 0+1, holder.exit(t)) // of read
-	})
 }
 
 // A server that doesn't answer to the creation of the table is no reason not to hear a signal.
@@ -237,10 +191,7 @@ func TestSignalWhileTheTableIsCreated(t *testing.T) {
 	var self int
 	require.NoError(t, tx.QueryRow("SELECT pg_backend_pid()").Scan(&self))
 	p := u.start(t, "run", "--job", "x", "--", "echo", "no")
-	require.Eventually(t, func() (waits bool) {
-		err := db.QueryRow("SELECT count(*) > 0 FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))", self).Scan(&waits)
-		return err == nil && waits
-	}, patience, 20*time.Millisecond)
+	blocks(t, db, self)
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 	require.Equal(t, 143, p.exit(t))
 	require.Equal(t, "lock: default/x: ended by a signal (terminated) before the command began\n", p.stderr.String())
@@ -361,49 +312,6 @@ func TestDatabaseStops(t *testing.T) {
 	kept.stdin.Write([]byte("go\n"))
 	require.Equal(t, 0, kept.exit(t), kept.stderr.String())
 	require.Contains(t, u.ok(t, "status", "kept"), "free")
-}
-
-func TestHolderIsKilled(t *testing.T) {
-	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		p := u.start(t, "run", "--job", "x", "--ttl", "5s", "--", "sh", "-c", "trap '' TERM; "+family+stay)
-		p.expect(t, "ready")
-		next := u.start(t, "run", "--job", "x", "--ttl", "5s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
-		require.NoError(t, p.Process.Kill())
-		p.end(t)
-		select {
-		case line := <-next.lines:
-			require.Fail(t, "the next one began first", line)
-		default:
-		}
-		require.Equal(t, -1, p.exit(t))
-		require.Equal(t, "lock: default/x: lock run has been killed: the command has been killed\n", p.stderr.String())
-		next.expect(t, "mine")
-		require.Equal(t, 0, next.exit(t))
-		require.Contains(t, next.stderr.String(), "lock: default/x: taken over from ")
-	})
-}
-
-// A holder that is stopped can't renew its lock, nor end its command.
-func TestHolderIsStopped(t *testing.T) {
-	t.Parallel()
-	u := sqliteUser(t)
-	pipe, gone := watchFamily(t)
-	p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "0s", "--", "sh", "-c", "exec 3>$0; "+family+stay, pipe)
-	p.expect(t, "ready")
-	next := u.start(t, "run", "--job", "x", "--ttl", "10s", "--wait", "forever", "--poll", "50ms", "--", "sh", "-c", wait)
-	require.NoError(t, p.Process.Signal(syscall.SIGSTOP))
-	await(t, gone)
-	select {
-	case line := <-next.lines:
-		require.Fail(t, "the next one began first", line)
-	default:
-	}
-	next.expect(t, "ready")
-	require.NoError(t, p.Process.Signal(syscall.SIGCONT))
-	require.Equal(t, exitLost, p.exit(t))
-	require.Contains(t, p.stderr.String(), "lock: default/x: lock run has been stopped for too long: the command has been killed\n")
-	require.Equal(t, 75, u.do(t, "run", "--job", "x", "--", "echo", "no").status, "the next one's lock is its own: %s", next.stderr)
 }
 
 func TestCommandIsKilled(t *testing.T) {

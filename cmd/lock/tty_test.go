@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +24,7 @@ type screen struct {
 	gone  chan struct{} // closed when nothing has the terminal open any more
 }
 
-func openTerminal(t *testing.T, cmd *exec.Cmd) *screen {
+func openScreen(t *testing.T, cmd *exec.Cmd) *screen {
 	t.Helper()
 	cmd.SysProcAttr = nil
 	keys, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 90})
@@ -65,10 +64,25 @@ func (term *screen) exit(t *testing.T) int {
 	return term.ProcessState.ExitCode()
 }
 
+// shell starts a shell with job control.
+func (u user) shell(t *testing.T) *screen {
+	t.Helper()
+	cmd := u.with("PS1=$ ", "ENV=").command()
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-i"}
+	sh := openScreen(t, cmd)
+	sh.expect(t, "$ ")
+	return sh
+}
+
+// types types a line.
+func (term *screen) types(line string, args ...any) {
+	fmt.Fprintf(term.keys, line+"\n", args...)
+}
+
 func TestTerminalIsTheCommands(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	term := openTerminal(t, u.command("run", "--job", "x", "--", "sh", "-c", "tty; read a; echo got $a; read b </dev/tty; echo got $b"))
+	term := openScreen(t, u.command("run", "--job", "x", "--", "sh", "-c", "tty; read a; echo got $a; read b </dev/tty; echo got $b"))
 	term.expect(t, "/dev/")
 	term.keys.WriteString("one\n")
 	term.expect(t, "got one")
@@ -78,13 +92,44 @@ func TestTerminalIsTheCommands(t *testing.T) {
 	require.NotContains(t, term.shown.String(), "not a tty")
 }
 
+// A prompt at /dev/tty needs no standard stream: ssh, sudo and psql ask there.
+func TestPromptAtTheTerminal(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	sh := u.shell(t)
+	dir := t.TempDir()
+	sh.types("cd %s; %s run --job x -- sh -c 'echo na''me: >/dev/tty; read a </dev/tty; echo $a' </dev/null >out 2>err; cat out",
+		dir, binary)
+	sh.expect(t, "name:")
+	sh.types("my''name")
+	sh.expect(t, "\nmy''name\r")
+	sh.types("%s run --job x -- sh -c 'echo na''me again: >/dev/tty; read a </dev/tty' </dev/null >out 2>err; echo st''atus $?",
+		binary)
+	sh.expect(t, "name again:")
+	sh.keys.WriteString("\x03")
+	sh.types("")
+	require.Eventually(t, func() bool { return strings.Contains(u.ok(t, "status", "x"), "free") },
+		patience, 10*time.Millisecond, "Ctrl-C ends it")
+}
+
+// What is in the background of a terminal that allows no output from there (stty tostop) is not
+// stopped by its messages.
+func TestMessagesInTheBackground(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	sh := u.shell(t)
+	sh.types("stty tostop; %s run --job x -v -- true &", binary)
+	sh.expect(t, "default/x: released")
+	require.Contains(t, u.ok(t, "status", "x"), "free")
+}
+
 // The terminal is there for what is in the pipeline, too, as for a pager.
 func TestTerminalWithAPipe(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	cmd := u.command()
 	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `"$0" run --job x -- sh -c "echo ready; read a </dev/tty; echo got \$a" </dev/null | cat`, binary}
-	term := openTerminal(t, cmd)
+	term := openScreen(t, cmd)
 	term.expect(t, "ready")
 	term.keys.WriteString("one\n")
 	term.expect(t, "got one")
@@ -96,7 +141,7 @@ func TestCtrlC(t *testing.T) {
 	u := sqliteUser(t)
 	t.Run("ends the command", func(t *testing.T) {
 		t.Parallel()
-		term := openTerminal(t, u.command("run", "--job", "x", "--", "sh", "-c", stay))
+		term := openScreen(t, u.command("run", "--job", "x", "--", "sh", "-c", stay))
 		term.expect(t, "ready")
 		term.keys.WriteString("\x03")
 		require.Equal(t, 130, term.exit(t))
@@ -104,7 +149,7 @@ func TestCtrlC(t *testing.T) {
 	})
 	t.Run("is the command's", func(t *testing.T) {
 		t.Parallel()
-		term := openTerminal(t, u.command("run", "--job", "y", "--", "sh", "-c", "trap 'echo caught' INT; echo ready; read a; read a; echo after $a"))
+		term := openScreen(t, u.command("run", "--job", "y", "--", "sh", "-c", "trap 'echo caught' INT; echo ready; read a; read a; echo after $a"))
 		term.expect(t, "ready")
 		term.keys.WriteString("\x03")
 		term.expect(t, "caught")
@@ -117,26 +162,11 @@ func TestCtrlC(t *testing.T) {
 		t.Parallel()
 		holder := u.start(t, "run", "--job", "z", "--", "sh", "-c", wait)
 		holder.expect(t, "ready")
-		term := openTerminal(t, u.command("run", "--job", "z", "--wait", "forever", "-v", "--", "echo", "no"))
+		term := openScreen(t, u.command("run", "--job", "z", "--wait", "forever", "-v", "--", "echo", "no"))
 		term.expect(t, "; waiting\r\n")
 		term.keys.WriteString("\x03")
 		require.Equal(t, 130, term.exit(t))
 	})
-}
-
-// Ctrl-Z stops the command and lock run with it; when they go on after too long a time, the command is gone.
-func TestSuspended(t *testing.T) {
-	t.Parallel()
-	u := sqliteUser(t)
-	// A shell without job control doesn't stop, but for the moment that is ours to see.
-	term := openTerminal(t, u.command("run", "--job", "x", "--ttl", "3s", "--grace", "0s", "--", "sh", "-c", stay))
-	term.expect(t, "ready")
-	require.NoError(t, syscall.Kill(-term.Process.Pid, syscall.SIGSTOP)) // Ctrl-Z does nothing to a session's leader
-	next := u.start(t, "run", "--job", "x", "--ttl", "3s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
-	next.expect(t, "mine")
-	term.expect(t, "has been stopped for too long: the command has been killed")
-	require.NoError(t, syscall.Kill(-term.Process.Pid, syscall.SIGCONT))
-	require.Equal(t, exitLost, term.exit(t))
 }
 
 func TestLostLockAtATerminal(t *testing.T) {
@@ -155,7 +185,7 @@ func TestLostLockAtATerminal(t *testing.T) {
 			}
 			pipe, gone := watchFamily(t)
 			// The kernel hangs up when the leader of the session dies; that shall not be what ends them.
-			term := openTerminal(t, u.command("run", "--job", name, "--ttl", "6s", "--grace", "200ms", "--", "sh", "-c",
+			term := openScreen(t, u.command("run", "--job", name, "--ttl", "6s", "--grace", "200ms", "--", "sh", "-c",
 				"trap '' TERM HUP; exec 3>$0; "+family+stay, pipe))
 			term.expect(t, "ready")
 			end(t, term)
@@ -172,7 +202,7 @@ func TestColors(t *testing.T) {
 	u := sqliteUser(t)
 	u.disable(t, "x")
 	show := func(u user, args ...string) string {
-		term := openTerminal(t, u.command(args...))
+		term := openScreen(t, u.command(args...))
 		term.exit(t)
 		return term.shown.String()
 	}
@@ -191,7 +221,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	u.disable(t, "x")
-	term := openTerminal(t, u.with("NO_COLOR=1").command("list", "--watch", "--interval", "20ms"))
+	term := openScreen(t, u.with("NO_COLOR=1").command("list", "--watch", "--interval", "20ms"))
 	term.expect(t, "disabled")
 	require.NotContains(t, term.shown.String(), "free")
 	require.Zero(t, u.do(t, "enable", "x").status)
@@ -208,7 +238,7 @@ func TestWatchOnASmallTerminal(t *testing.T) {
 	for i := range 30 {
 		u.disable(t, fmt.Sprintf("job%02d", i))
 	}
-	term := openTerminal(t, u.with("NO_COLOR=1").command("list", "--watch", "--interval", "20ms"))
+	term := openScreen(t, u.with("NO_COLOR=1").command("list", "--watch", "--interval", "20ms"))
 	term.expect(t, "\x1b[J\x1b[H") // the second page
 	term.keys.WriteString("\x03")
 	require.Equal(t, 0, term.exit(t))
@@ -223,7 +253,7 @@ func TestTableFitsTheTerminal(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	u.disable(t, strings.Repeat("x", 200))
-	term := openTerminal(t, u.with("NO_COLOR=1").command("list"))
+	term := openScreen(t, u.with("NO_COLOR=1").command("list"))
 	require.Equal(t, 0, term.exit(t))
 	for line := range strings.Lines(term.shown.String()) {
 		require.LessOrEqual(t, cells(strings.TrimSpace(line)), 90, strconv.Quote(line))
