@@ -74,14 +74,6 @@ func duration(flag, s string) (time.Duration, error) {
 	return d, nil
 }
 
-// durationWords is a duration as duration reads it.
-func durationWords(d time.Duration) string {
-	if d == lock.Forever {
-		return "forever"
-	}
-	return d.String()
-}
-
 // tickForms are how --tick may be written, and what is the smallest part of each. All but the
 // first are in UTC.
 var tickForms = []struct {

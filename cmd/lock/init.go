@@ -73,6 +73,9 @@ func (a *app) checkTable(t target, create bool) error {
 	defer func() { go db.Close() }()
 	ctx, cancel := within(context.Background(), callTimeout)
 	defer cancel()
+	if err := db.PingContext(ctx); err != nil {
+		return explain(ctx, fail(exitDatabase, err))
+	}
 	if create {
 		if _, err := db.ExecContext(ctx, ddl); err != nil {
 			return explain(ctx, fail(exitDatabase, err))

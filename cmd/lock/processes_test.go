@@ -92,7 +92,7 @@ func TestCommandHasBecomeRoot(t *testing.T) {
 	})
 	t.Run("lost", func(t *testing.T) {
 		t.Parallel()
-		u, p, _ := begin(t, "x", "--ttl", "1m", "--grace", "0s", "--stop-when-disabled")
+		u, p, _ := begin(t, "x", "--ttl", "10s", "--grace", "0s", "--stop-when-disabled")
 		u.ok(t, "disable", "x")
 		p.says(t, words+": waiting until it has gone; the lock is lost, and expires when its TTL has passed\n")
 		require.Contains(t, u.ok(t, "status", "x"), "held", "it is not given away")
@@ -142,7 +142,7 @@ func TestNobodyReadsTheMessages(t *testing.T) {
 		defer read.Close()
 		full(t, write)
 		p := u.startCommand(t, func(cmd *exec.Cmd) { cmd.Stderr = write },
-			"run", "--job", "x", "--ttl", "2m", "--grace", "50s", "-v", "--", "sh", "-c", "trap 'echo term; exit' TERM; "+stay)
+			"run", "--job", "x", "--ttl", "forever", "--grace", "50s", "-v", "--", "sh", "-c", "trap 'echo term; exit' TERM; "+stay)
 		write.Close()
 		p.expect(t, "ready")
 		u.do(t, "release", "x", "--force", "--holder", u.holder(t, "x"))

@@ -96,7 +96,7 @@ func (s *speaker) say(level slog.Level, msg string, attrs ...slog.Attr) {
 var (
 	login    = regexp.MustCompile(`://.*@`)
 	password = regexp.MustCompile(`(?i)(pass\w*\s*=\s*).*`)
-	quoted   = regexp.MustCompile(`".*[@=].*"`)
+	quoted   = regexp.MustCompile(`".*[@=].*"|-\S*@.*|://.*`) // in what the parser says
 )
 
 // leastSecret is the length from which on a password is taken out of a message that has it. To
@@ -138,7 +138,7 @@ func (s *speaker) exit(err error, command string) int {
 		return 0
 	case !errors.As(err, &f):
 		// It comes from the parsing of the command line, and may repeat what is not for --db.
-		words := quoted.ReplaceAllString(err.Error(), `"xxxxx"`)
+		words := quoted.ReplaceAllString(err.Error(), "xxxxx")
 		f = &failure{exitUsage, fmt.Errorf("%s (%s --help explains)", words, command)}
 	}
 	if f.err != nil {

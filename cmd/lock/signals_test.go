@@ -188,9 +188,7 @@ func itStopsAtATerminal(t *testing.T, u user) {
 	sh.types("%s run --job x --ttl 20s -- sh -c 'echo be''gun; read a; echo got $a'", binary)
 	sh.expect(t, "begun")
 	sh.keys.WriteString("\x1a")
-	sh.expect(t, "Stopped")
-	sh.types("echo the shell is ba''ck")
-	sh.expect(t, "is back")
+	sh.prompts(t, "begun\r\n")
 	sh.types("fg")
 	sh.types("one")
 	sh.expect(t, "got one")
@@ -199,9 +197,9 @@ func itStopsAtATerminal(t *testing.T, u user) {
 	sh.types("%s run --job y --ttl 3s --grace 0s -- sh -c 'echo be''gun again; read a; echo no''t'", binary)
 	sh.expect(t, "begun again")
 	sh.keys.WriteString("\x1a")
+	sh.prompts(t, "begun again\r\n")
 	require.Equal(t, "mine\n", u.do(t, "run", "--job", "y", "--ttl", "3s", "--wait", "1m", "--", "echo", "mine").stdout)
-	sh.types("fg")
-	sh.types("echo st''atus $?")
+	sh.types("fg; echo st''atus $?")
 	sh.expect(t, "status 82")
 	require.NotContains(t, sh.shown.String(), "not\r")
 }
@@ -219,16 +217,20 @@ func byKill(t *testing.T, u user) {
 
 func whileItIsEnded(t *testing.T, u user) {
 	for _, sig := range ending {
-		p := u.start(t, "run", "--job", "x", "--ttl", "2m", "--grace", "50s", "--", "sh", "-c", fmt.Sprintf(
-			"trap 'echo first; trap \"echo second; exit 0\" %d' TERM; "+stay, int(sig)))
-		p.expect(t, "ready")
-		u.do(t, "release", "x", "--force", "--holder", u.holder(t, "x"))
-		p.expect(t, "first") // the TERM that ends it
-		p.says(t, "ending the command")
-		p.signal(t, sig)
-		p.expect(t, "second")
-		p.end(t)
-		require.Equal(t, exitLost, p.exit(t))
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			job := sig.String()
+			p := u.start(t, "run", "--job", job, "--ttl", "forever", "--grace", "50s", "--", "sh", "-c", fmt.Sprintf(
+				"trap 'echo first; trap \"echo second; exit 0\" %d' TERM; "+stay, int(sig)))
+			p.expect(t, "ready")
+			u.do(t, "release", job, "--force", "--holder", u.holder(t, job))
+			p.expect(t, "first") // the TERM that ends it
+			p.says(t, "ending the command")
+			p.signal(t, sig)
+			p.expect(t, "second")
+			p.end(t)
+			require.Equal(t, exitLost, p.exit(t))
+		})
 	}
 }
 

@@ -74,6 +74,16 @@ func (u user) shell(t *testing.T) *screen {
 	return sh
 }
 
+// prompts waits until the shell prompts again after the last of what it has shown.
+func (term *screen) prompts(t *testing.T, after string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		shown := term.shown.String()
+		i := strings.LastIndex(shown, after)
+		return i >= 0 && strings.Contains(shown[i:], "\n$ ")
+	}, patience, 5*time.Millisecond, "no prompt after %q: %s", after, term.shown)
+}
+
 // types types a line.
 func (term *screen) types(line string, args ...any) {
 	fmt.Fprintf(term.keys, line+"\n", args...)
