@@ -32,11 +32,25 @@ func TestReadme(t *testing.T) {
 			require.True(t, strings.Contains(strings.ReplaceAll(text, "`", ""), row), row)
 		}
 	}
+	for _, r := range reactions {
+		row := strings.Join([]string{"", r.signal, r.state, r.command, r.lock, r.exit, ""}, " | ")
+		require.Contains(t, text, "\n"+strings.TrimSpace(row)+"\n")
+	}
+	for line := range strings.Lines(strings.TrimSpace(heldHelp)) {
+		name, what, _ := strings.Cut(strings.TrimSpace(line), " ")
+		require.Contains(t, text, fmt.Sprintf("\n| `%s` | %s |\n", name, strings.TrimSpace(what)))
+	}
+	asked := time.Date(2026, 11, 22, 14, 30, 5, 0, time.UTC)
+	tick := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
 	shown := table([]entry{
-		{Component: "shop", Job: "deploy", Enabled: true, Last: &holder{ComponentID: "ci/88/5YPNQIJE", JobID: "LI6JROLL4OMSCSPAYLBZUWVHBQ", AgeSeconds: (80 * time.Hour).Seconds()}},
-		{Component: "shop", Job: "nightly-backup", Enabled: true, Held: true, Holder: &holder{ComponentID: "db3/4711/QX7RS2LB", JobID: "2026-11-23", AgeSeconds: 12}},
-		{Component: "shop", Job: "outbox", Last: &holder{ComponentID: "web1/207/PIV4EOO7", JobID: "4FTPX4XX2FYQPRAMVFRQIBCV5K", AgeSeconds: 250}},
+		{Component: "shop", Job: "deploy", Enabled: true, Last: &holder{ComponentID: "ci/88/5YPNQIJE",
+			JobID: "2026-11-22T14:30:05Z/LI6JROLL", Started: &asked, AgeSeconds: (80 * time.Hour).Seconds()}},
+		{Component: "shop", Job: "nightly-backup", Enabled: true, Held: true, Holder: &holder{
+			ComponentID: "db3/4711/QX7RS2LB", JobID: "2026-11-25T00:00:00Z", Started: &tick, AgeSeconds: 12}},
+		{Component: "shop", Job: "outbox", Last: &holder{ComponentID: "web1/207/PIV4EOO7", JobID: "by-hand",
+			AgeSeconds: 250}},
 	}, tableWidth, false)
+	shown = databaseTitle + "postgres://backup@db.example:5432/ops\n" + shown
 	require.True(t, strings.Contains(text, "```\n$ lock list\n"+shown+"```\n"), shown)
 
 	flags := map[string]bool{"--help": true, "--full": true} // the latter is the backup's
