@@ -22,7 +22,8 @@ func TestFreshMachine(t *testing.T) {
 			t.Parallel()
 			home := t.TempDir()
 			u := user{[]string{"PATH=" + os.Getenv("PATH"), env + "=" + home}}
-			require.Equal(t, "hi\n", u.ok(t, "run", "--db", "local", "--job", "hello", "--", "echo", "hi"))
+			require.Equal(t, "hi\n", u.ok(t, "run", "--db", "local", "--job", "hello", "--", "echo",
+				"hi"))
 			folder := filepath.Join(home, "lock")
 			if env == "HOME" {
 				folder = filepath.Join(home, ".local", "state", "lock")
@@ -41,12 +42,16 @@ func TestFreshMachine(t *testing.T) {
 func TestAdministration(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
-		require.Equal(t, u.title()+"COMPONENT  JOB  STATE  HOLDER (LAST)  RUN  AGE\n", u.ok(t, "list"))
+		require.Equal(t, u.title()+"COMPONENT  JOB  STATE  HOLDER (LAST)  RUN  AGE\n", u.ok(t,
+			"list"))
 		require.Equal(t, "[]\n", u.ok(t, "list", "--json"))
-		require.Equal(t, "default/new: free\nlast      nobody yet\ndatabase  "+u.name()+"\n", u.ok(t, "status", "new"))
-		require.Equal(t, `{"component":"default","job":"new","held":false,"enabled":true}`+"\n", u.ok(t, "status", "new", "--json"))
+		require.Equal(t, "default/new: free\nlast      nobody yet\ndatabase  "+u.name()+"\n",
+			u.ok(t, "status", "new"))
+		require.Equal(t, `{"component":"default","job":"new","held":false,"enabled":true}`+"\n",
+			u.ok(t, "status", "new", "--json"))
 
-		p := u.start(t, "run", "--component", "shop", "--job", "backup", "--component-id", "server 1", "--job-id", "run 1", "--", "sh", "-c", wait)
+		p := u.start(t, "run", "--component", "shop", "--job", "backup", "--component-id",
+			"server 1", "--job-id", "run 1", "--", "sh", "-c", wait)
 		p.expect(t, "ready")
 		require.Regexp(t, `^shop/backup: held
 holder    server 1
@@ -55,7 +60,8 @@ renewed   \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, [\d.]+m?s ago \(or acquired\)
 database  `+regexp.QuoteMeta(u.name())+"\n$", u.ok(t, "status", "backup", "--component", "shop"))
 		require.Contains(t, u.ok(t, "list"), "shop       backup  held   server 1       run 1  ")
 		u.ok(t, "disable", "backup", "--component", "shop")
-		require.Contains(t, u.with("LOCK_COMPONENT=shop").ok(t, "status", "backup"), "shop/backup: held, disabled\n")
+		require.Contains(t, u.with("LOCK_COMPONENT=shop").ok(t, "status", "backup"),
+			"shop/backup: held, disabled\n")
 		var all []entry
 		require.NoError(t, json.Unmarshal([]byte(u.ok(t, "list", "--json")), &all))
 		require.Len(t, all, 1)
@@ -63,10 +69,13 @@ database  `+regexp.QuoteMeta(u.name())+"\n$", u.ok(t, "status", "backup", "--com
 		require.WithinDuration(t, time.Now(), all[0].Holder.LockTime, time.Minute)
 		require.Less(t, all[0].Holder.AgeSeconds, 60.)
 
-		r := u.do(t, "release", "backup", "--component", "shop", "--holder", "server 1", "--run", "run 2")
+		r := u.do(t, "release", "backup", "--component", "shop", "--holder", "server 1", "--run",
+			"run 2")
 		require.Equal(t, 75, r.status)
-		r = u.do(t, "release", "backup", "--component", "shop", "--holder", "server 1", "--run", "run 1", "--force")
-		require.Equal(t, result{0, "", "lock: shop/backup: released; it was held by server 1 (run run 1)\n"}, r)
+		r = u.do(t, "release", "backup", "--component", "shop", "--holder", "server 1", "--run",
+			"run 1", "--force")
+		require.Equal(t, result{0, "",
+			"lock: shop/backup: released; it was held by server 1 (run run 1)\n"}, r)
 		r = u.do(t, "release", "backup", "--component", "shop", "--holder", "server 1")
 		require.Equal(t, result{0, "", "lock: shop/backup: nobody holds it\n"}, r)
 		require.Contains(t, u.ok(t, "list"), "disabled  (server 1)     run 1")
@@ -75,9 +84,12 @@ database  `+regexp.QuoteMeta(u.name())+"\n$", u.ok(t, "status", "backup", "--com
 		require.Contains(t, []int{143, exitLost}, p.exit(t), "it may have noticed")
 
 		u.ok(t, "enable", "backup", "--component", "shop")
-		require.Equal(t, result{0, "", "lock: default/a: enabled; no such job has been run yet (lock list shows those that have)\n"}, u.do(t, "enable", "a"))
+		require.Equal(t, result{0, "",
+			"lock: default/a: enabled; no such job has been run yet (lock list shows those that have)\n"},
+			u.do(t, "enable", "a"))
 		require.NotContains(t, u.ok(t, "list", "--component", "shop"), "default")
-		require.Equal(t, "a\n", strings.SplitAfter(u.do(t, "__complete", "status", "").stdout, ":")[0][:2])
+		require.Equal(t, "a\n", strings.SplitAfter(u.do(t, "__complete", "status", "").stdout,
+			":")[0][:2])
 		require.Equal(t, 0, u.do(t, "__complete", "run", "--job", "").status)
 		require.Contains(t, u.do(t, "__complete", "run", "--if-held", "").stdout, "fail\nskip\n")
 		require.Contains(t, u.do(t, "__complete", "list", "--log", "").stdout, "text\njson\n")
@@ -91,11 +103,13 @@ func TestInit(t *testing.T) {
 		require.Equal(t, exitDatabase, u.do(t, append([]string{"list"}, no...)...).status)
 		printed := u.ok(t, append([]string{"init"}, no...)...)
 		require.Regexp(t, `^CREATE TABLE IF NOT EXISTS "My locks" \((?s:.*)\);\n$`, printed)
-		require.Equal(t, exitDatabase, u.do(t, append([]string{"list"}, no...)...).status, "it was only printed")
+		require.Equal(t, exitDatabase, u.do(t, append([]string{"list"}, no...)...).status,
+			"it was only printed")
 		for range 2 {
 			require.Empty(t, u.ok(t, append([]string{"init", "--apply"}, no...)...))
 		}
-		require.Equal(t, "hi\n", u.ok(t, append(append([]string{"run", "--job", "x"}, no...), "--", "echo", "hi")...))
+		require.Equal(t, "hi\n", u.ok(t, append(append([]string{"run", "--job", "x"}, no...), "--",
+			"echo", "hi")...))
 
 		r := u.do(t, "init", "--apply", "--schema", "nowhere")
 		require.Equal(t, exitDatabase, r.status)
@@ -134,10 +148,12 @@ func TestWatchInAPipe(t *testing.T) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	for _, command := range []string{"", "run", "list", "status", "enable", "disable", "release", "forget", "init", "completion", "version"} {
+	for _, command := range []string{"", "run", "list", "status", "enable", "disable", "release",
+		"forget", "init", "completion", "version"} {
 		text := u.ok(t, strings.Fields(command+" --help")...)
 		require.Equal(t, text, u.ok(t, strings.Fields("help "+command)...))
-		for _, title := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES", "EXIT STATUS", "ENVIRONMENT"} {
+		for _, title := range []string{"NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXAMPLES",
+			"EXIT STATUS", "ENVIRONMENT"} {
 			require.Contains(t, "\n"+text, "\n"+title+"\n  ", command)
 		}
 		for line := range strings.Lines(text) {

@@ -29,8 +29,13 @@ import (
 const patience = time.Minute
 
 var (
-	binary  string // the command, as built
-	server  = sync.OnceValues(func() (*pgtest.Server, error) { s, err := pgtest.Start("fsync=off"); started = s; return s, err })
+	binary string // the command, as built
+	server = sync.OnceValues(func() (*pgtest.Server, error) {
+		s,
+			err := pgtest.Start("fsync=off")
+		started = s
+		return s, err
+	})
 	started *pgtest.Server
 	schema  atomic.Int64
 )
@@ -60,8 +65,10 @@ func testMain(m *testing.M) int {
 	binary = filepath.Join(dir, "lock")
 	build := exec.Command("go", "build", "-o", binary, ".")
 	if os.Getenv("LOCK_TEST_RACE") == "" {
-		// What the tests run under is not for fifty processes at once: each would take a second to start.
-		build.Env = append(os.Environ(), "GOFLAGS="+strings.ReplaceAll(os.Getenv("GOFLAGS"), "-race", ""))
+		// What the tests run under is not for fifty processes at once: each would take a second
+		// to start.
+		build.Env = append(os.Environ(), "GOFLAGS="+strings.ReplaceAll(os.Getenv("GOFLAGS"),
+			"-race", ""))
 	}
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
@@ -115,7 +122,8 @@ func postgres(t *testing.T) *pgtest.Server {
 }
 
 func userOf(t *testing.T, db string) user {
-	return user{[]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=xterm", "LOCK_DB=" + db}}
+	return user{[]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "TERM=xterm",
+		"LOCK_DB=" + db}}
 }
 
 // db is what LOCK_DB says.
@@ -174,12 +182,13 @@ func (u user) ok(t *testing.T, args ...string) string {
 // disable disables a job that has never been run.
 func (u user) disable(t *testing.T, job string) {
 	t.Helper()
-	require.Equal(t, result{0, "", "lock: default/" + job + ": disabled; no such job has been run yet (lock list shows those that have)\n"},
+	require.Equal(t, result{0, "", "lock: default/" + job +
+		": disabled; no such job has been run yet (lock list shows those that have)\n"},
 		u.do(t, "disable", job))
 }
 
-// A process is a command that runs. Its standard output comes line by line, and ends when the last process has gone that
-// could write to it: all of those of the command that it runs.
+// A process is a command that runs. Its standard output comes line by line, and ends when the last
+// process has gone that could write to it: all of those of the command that it runs.
 type process struct {
 	*exec.Cmd
 	stdin  io.WriteCloser
@@ -235,7 +244,8 @@ func (p *process) expect(t *testing.T, want string) {
 // says waits for a message.
 func (p *process) says(t *testing.T, want string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(p.stderr.String(), want) }, patience,
+	require.Eventually(t, func() bool { return strings.Contains(p.stderr.String(), want) },
+		patience,
 		5*time.Millisecond, "%q, not in %s", want, p.stderr)
 }
 
@@ -288,8 +298,8 @@ func (b *buffer) String() string {
 	return unnamed(b.b.String())
 }
 
-// watchFamily returns the path of a pipe, and a channel that is closed when all have gone that have inherited it from a shell
-// which did: exec 3>path.
+// watchFamily returns the path of a pipe, and a channel that is closed when all have gone that
+// have inherited it from a shell which did: exec 3>path.
 func watchFamily(t *testing.T) (path string, gone <-chan struct{}) {
 	path = filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(path, 0o600))

@@ -74,7 +74,8 @@ func TestCommandHasBecomeRoot(t *testing.T) {
 	begin := func(t *testing.T, job string, flags ...string) (user, *process, int) {
 		u, program, as := nobody(t)
 		bin := filepath.Join(filepath.Dir(program), "lock")
-		args := append(append([]string{"run", "--job", job}, flags...), "--", program, "become-root")
+		args := append(append([]string{"run", "--job", job}, flags...), "--", program,
+			"become-root")
 		p := u.startAs(t, as, bin, args...)
 		pid := p.pid(t)
 		t.Cleanup(func() { unix.Kill(pid, unix.SIGKILL) })
@@ -94,7 +95,8 @@ func TestCommandHasBecomeRoot(t *testing.T) {
 		t.Parallel()
 		u, p, _ := begin(t, "x", "--ttl", "10s", "--grace", "0s", "--stop-when-disabled")
 		u.ok(t, "disable", "x")
-		p.says(t, words+": waiting until it has gone; the lock is lost, and expires when its TTL has passed\n")
+		p.says(t, words+": waiting until it has gone; "+
+			"the lock is lost, and expires when its TTL has passed\n")
 		require.Contains(t, u.ok(t, "status", "x"), "held", "it is not given away")
 		p.stdin.Close()
 		require.Equal(t, exitLost, p.exit(t))
@@ -119,7 +121,8 @@ func TestProcessOneReaps(t *testing.T) {
 	}
 	cmd := u.command()
 	// The first orphan ends; the second looks for zombies until there is none.
-	cmd.Path, cmd.Args = unshare, []string{"unshare", "-p", "-f", "--mount-proc", binary, "run", "--job", "x",
+	cmd.Path, cmd.Args = unshare, []string{"unshare", "-p", "-f", "--mount-proc", binary, "run",
+		"--job", "x",
 		"--", "sh", "-c", `setsid sh -c 'sleep 0 & exit' &
 wait
 until ps -eo stat=,ppid=,comm= | awk '$2 == 1 && $1 ~ /^Z/ {z=1} END {exit z}'; do :; done
@@ -142,7 +145,8 @@ func TestNobodyReadsTheMessages(t *testing.T) {
 		defer read.Close()
 		full(t, write)
 		p := u.startCommand(t, func(cmd *exec.Cmd) { cmd.Stderr = write },
-			"run", "--job", "x", "--ttl", "forever", "--grace", "50s", "-v", "--", "sh", "-c", "trap 'echo term; exit' TERM; "+stay)
+			"run", "--job", "x", "--ttl", "forever", "--grace", "50s", "-v", "--", "sh", "-c",
+			"trap 'echo term; exit' TERM; "+stay)
 		write.Close()
 		p.expect(t, "ready")
 		u.do(t, "release", "x", "--force", "--holder", u.holder(t, "x"))
@@ -157,7 +161,8 @@ func TestNobodyReadsTheMessages(t *testing.T) {
 		require.NoError(t, err)
 		defer read.Close()
 		full(t, write)
-		p := u.startCommand(t, func(cmd *exec.Cmd) { cmd.Stderr = write }, "run", "--job", "x", "--",
+		p := u.startCommand(t, func(cmd *exec.Cmd) { cmd.Stderr = write }, "run", "--job", "x",
+			"--",
 			"sh", "-c", "trap '' TERM; "+family+stay)
 		write.Close()
 		p.expect(t, "ready")
@@ -192,7 +197,8 @@ func TestGuardIsStopped(t *testing.T) {
 	g := &guard{says: &speaker{w: says}}
 	require.NoError(t, g.start(processes{}, "x"))
 	require.NoError(t, unix.Kill(g.pid, unix.SIGSTOP))
-	require.Eventually(t, func() bool { return processes{PID: g.pid}.stopped() }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return processes{PID: g.pid}.stopped() }, patience,
+		time.Millisecond)
 	for range 10_000 { // more than a pipe holds
 		g.tell(func(o *orders) { o.Until++ })
 	}
@@ -209,6 +215,7 @@ func TestShortRuns(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	for i := range 200 {
-		require.Equal(t, result{0, "", ""}, u.do(t, "run", "--job", fmt.Sprint("x", i%3), "--ttl", "1s", "--", "true"))
+		require.Equal(t, result{0, "", ""}, u.do(t, "run", "--job", fmt.Sprint("x", i%3),
+			"1s", "--", "true"))
 	}
 }

@@ -43,11 +43,14 @@ func TestReadme(t *testing.T) {
 	asked := time.Date(2026, 11, 22, 14, 30, 5, 0, time.UTC)
 	tick := time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC)
 	shown := table([]entry{
-		{Component: "shop", Job: "deploy", Enabled: true, Last: &holder{ComponentID: "ci/88/5YPNQIJE",
-			JobID: "2026-11-22T14:30:05Z/LI6JROLL", Started: &asked, AgeSeconds: (80 * time.Hour).Seconds()}},
+		{Component: "shop", Job: "deploy", Enabled: true, Last: &holder{
+			ComponentID: "ci/88/5YPNQIJE", JobID: "2026-11-22T14:30:05Z/LI6JROLL", Started: &asked,
+			AgeSeconds: (80 * time.Hour).Seconds()}},
 		{Component: "shop", Job: "nightly-backup", Enabled: true, Held: true, Holder: &holder{
-			ComponentID: "db3/4711/QX7RS2LB", JobID: "2026-11-25T00:00:00Z", Started: &tick, AgeSeconds: 12}},
-		{Component: "shop", Job: "outbox", Last: &holder{ComponentID: "web1/207/PIV4EOO7", JobID: "by-hand",
+			ComponentID: "db3/4711/QX7RS2LB", JobID: "2026-11-25T00:00:00Z", Started: &tick,
+			AgeSeconds: 12}},
+		{Component: "shop", Job: "outbox", Last: &holder{
+			ComponentID: "web1/207/PIV4EOO7", JobID: "by-hand",
 			AgeSeconds: 250}},
 	}, tableWidth, false)
 	shown = databaseTitle + "postgres://backup@db.example:5432/ops\n" + shown
@@ -81,7 +84,8 @@ func TestReadmeCrontab(t *testing.T) {
 	script = strings.Replace(script, "/opt/backup.sh --full", `sh -c 'echo "$LOCK_HELD_JOB_ID"'`, 1)
 
 	bin := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(bin, "date"), []byte("#!/bin/sh\n[ \"$*\" = '-u +%F' ] && echo 2026-11-23\n"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(bin, "date"), []byte("#!/bin/sh\n"+
+		"[ \"$*\" = '-u +%F' ] && echo 2026-11-23\n"), 0o700))
 	require.NoError(t, os.Symlink(binary, filepath.Join(bin, "lock")))
 	u := sqliteUser(t).with("PATH=" + bin + ":" + os.Getenv("PATH"))
 	var made string

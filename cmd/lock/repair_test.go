@@ -31,7 +31,8 @@ func (u user) sql(t *testing.T, statement string) {
 // row makes a row with that lock time, as the table writes it.
 func (u user) row(t *testing.T, job, status, run, lockTime string) {
 	t.Helper()
-	u.sql(t, fmt.Sprintf("INSERT INTO locks VALUES ('default', 'web1/1/X', '%s', '%s', TRUE, '%s', '%s')",
+	u.sql(t, fmt.Sprintf("INSERT INTO locks VALUES ('default', 'web1/1/X', '%s', '%s', TRUE, "+
+		"'%s', '%s')",
 		job, run, status, lockTime))
 }
 
@@ -42,13 +43,19 @@ func at(d time.Duration) string {
 func TestForget(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
-		tick := func(tick string) result { return u.do(t, "run", "--job", "x", "--tick", tick, "--", "echo", "made") }
+		tick := func(tick string) result {
+			return u.do(t, "run", "--job", "x", "--tick", tick, "--",
+				"echo", "made")
+		}
 		u.ok(t, "init", "--apply")
-		u.row(t, "x", "UNLOCKED", "2099-11-25T00:00:00Z", at(-time.Hour)) // by a release that allowed it
+		u.row(t, "x", "UNLOCKED", "2099-11-25T00:00:00Z",
+			at(-time.Hour)) // by a release that allowed it
 		require.Equal(t, exitRun, tick("2026-11-23").status)
 		u.ok(t, "disable", "x")
-		require.Equal(t, result{0, "", "lock: default/x: forgotten; the last to hold it was web1/1/X " +
-			"(run 2099-11-25T00:00:00Z); it was disabled, and is enabled now\n"}, u.do(t, "forget", "x"))
+		require.Equal(t, result{0, "",
+			"lock: default/x: forgotten; the last to hold it was web1/1/X " +
+				"(run 2099-11-25T00:00:00Z); it was disabled, and is enabled now\n"},
+			u.do(t, "forget", "x"))
 		require.Equal(t, "made\n", tick("2026-11-23").stdout)
 		require.Zero(t, u.do(t, "forget", "y").status)
 
@@ -71,7 +78,8 @@ func TestReleaseOfALivingHolder(t *testing.T) {
 		u.row(t, "fresh", "LOCKED", "r", at(-30*time.Second))
 		u.row(t, "late", "LOCKED", "r", at(-2*time.Minute))
 		u.row(t, "future", "LOCKED", "r", at(3*time.Hour))
-		for job, words := range map[string]string{"fresh": "s ago, within its TTL of 1m0s", "future": "in 3h0m, in the future"} {
+		for job, words := range map[string]string{"fresh": "s ago, within its TTL of 1m0s",
+			"future": "in 3h0m, in the future"} {
 			r := release(job)
 			require.Equal(t, exitHeld, r.status)
 			require.Contains(t, r.stderr, words)
@@ -82,7 +90,8 @@ func TestReleaseOfALivingHolder(t *testing.T) {
 		}
 		require.Equal(t, exitHeld, release("late", "--ttl", "10m").status)
 		require.Zero(t, release("dead").status)
-		require.Zero(t, release("late", "--ttl", "forever").status, "it would be renewed every ten seconds")
+		require.Zero(t, release("late", "--ttl", "forever").status,
+			"it would be renewed every ten seconds")
 	})
 }
 
@@ -93,8 +102,8 @@ func TestInitCheck(t *testing.T) {
 		u.ok(t, "init", "--apply")
 		u.ok(t, "init", "--check")
 		u.sql(t, "DROP TABLE locks")
-		u.sql(t, "CREATE TABLE locks (component_name TEXT, component_id TEXT, job_name TEXT, job_id TEXT, "+
-			"enabled BOOL, status TEXT, lock_time TIMESTAMP)")
+		u.sql(t, "CREATE TABLE locks (component_name TEXT, component_id TEXT, job_name TEXT, "+
+			"job_id TEXT, enabled BOOL, status TEXT, lock_time TIMESTAMP)")
 		for _, flag := range []string{"--check", "--apply"} {
 			r := u.do(t, "init", flag)
 			require.Equal(t, exitDatabase, r.status)
@@ -102,7 +111,8 @@ func TestInitCheck(t *testing.T) {
 			require.Contains(t, r.stderr, "key")
 			if strings.HasPrefix(u.db(), "postgres") {
 				require.Contains(t, r.stderr, "lock_time")
-				require.Greater(t, strings.Count(r.stderr, "\n"), 1, "a line for each: %s", r.stderr)
+				require.Greater(t, strings.Count(r.stderr, "\n"), 1, "a line for each: %s",
+					r.stderr)
 			}
 		}
 	})
@@ -142,10 +152,12 @@ func TestStatusSaysSinceWhen(t *testing.T) {
 		id := begun.Format("2006-01-02T15:04:05Z") + "/ABCDEFGH"
 		u.row(t, "x", "LOCKED", id, at(-5*time.Second))
 		status := u.ok(t, "status", "x")
-		require.Contains(t, status, "\nrun       "+id+"\nbegun     "+timeWords(begun)+", 3h0m ago\nrenewed ")
+		require.Contains(t, status,
+			"\nrun       "+id+"\nbegun     "+timeWords(begun)+", 3h0m ago\nrenewed ")
 		require.Regexp(t, `\nrenewed   .*Z, \d+(\.\d)?s ago \(or acquired\)\n`, status)
 		require.Contains(t, u.ok(t, "list"), "  "+timeWords(begun)+"  ", "without what is random")
-		require.Contains(t, u.ok(t, "status", "x", "--json"), `"started":"`+begun.Format(time.RFC3339)+`"`)
+		require.Contains(t, u.ok(t, "status", "x", "--json"),
+			`"started":"`+begun.Format(time.RFC3339)+`"`)
 
 		p := u.start(t, "run", "--job", "y", "--", "sh", "-c", wait)
 		p.expect(t, "ready")
@@ -159,7 +171,8 @@ func TestNestedSettings(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	inner := []string{binary, "run", "--job", "script", "--", "sh", "-c", wait}
-	night := u.start(t, append([]string{"run", "--component", "night", "--job", "all", "--"}, inner...)...)
+	night := u.start(t, append([]string{"run", "--component", "night", "--job", "all", "--"},
+		inner...)...)
 	night.expect(t, "ready")
 	require.Contains(t, u.ok(t, "status", "script"), "default/script: held\n")
 	require.Equal(t, exitHeld, u.do(t, inner[1:]...).status, "it is the same lock")
@@ -167,7 +180,8 @@ func TestNestedSettings(t *testing.T) {
 
 func TestDurations(t *testing.T) {
 	t.Parallel()
-	for s, want := range map[string]time.Duration{"0": 0, "10m": 10 * time.Minute, "forever": lock.Forever} {
+	for s, want := range map[string]time.Duration{"0": 0, "10m": 10 * time.Minute,
+		"forever": lock.Forever} {
 		d, err := duration("ttl", s)
 		require.NoError(t, err)
 		require.Equal(t, want, d)

@@ -21,7 +21,7 @@ import (
 
 // The parts of scripts.
 const (
-	wait   = "echo ready; read line"                   // until standard input says something, or ends
+	wait   = "echo ready; read line"                   // until standard input has a line
 	stay   = "echo ready; while :; do read line; done" // without a process for a signal to hit
 	family = "sleep 300 & timeout 300 sleep 300 & "    // one in the group, one that makes its own
 )
@@ -29,10 +29,12 @@ const (
 func TestRunPassesOn(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
-		r := u.do(t, "run", "--job", "hello", "--", "sh", "-c", `echo "$1"; echo err >&2; exit 7`, "sh", "a  'b'\n--job")
+		r := u.do(t, "run", "--job", "hello", "--", "sh", "-c", `echo "$1"; echo err >&2; exit 7`,
+			"sh", "a  'b'\n--job")
 		require.Equal(t, result{7, "a  'b'\n--job\n", "err\n"}, r)
 
-		require.Equal(t, "--help\n", u.ok(t, "run", "--job", "hello", "sh", "-c", `echo "$0"`, "--help"), "without --")
+		require.Equal(t, "--help\n", u.ok(t, "run", "--job", "hello", "sh", "-c", `echo "$0"`,
+			"--help"), "without --")
 
 		input := make([]byte, 1<<20)
 		for i := range input {
@@ -44,14 +46,16 @@ func TestRunPassesOn(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(input, output), "standard input comes through")
 
-		require.Equal(t, result{137, "", ""}, u.do(t, "run", "--job", "hello", "--", "sh", "-c", "kill -9 $$"))
+		require.Equal(t, result{137, "", ""}, u.do(t, "run", "--job", "hello", "--", "sh", "-c",
+			"kill -9 $$"))
 	})
 }
 
 func TestRunTellsTheCommand(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t).with("LOCK_HELD_TOKEN=old")
-	print := []string{"--", "sh", "-c", `echo "$LOCK_HELD_TOKEN,$LOCK_HELD_COMPONENT,$LOCK_HELD_JOB,$LOCK_HELD_JOB_ID"`}
+	print := []string{"--", "sh", "-c",
+		`echo "$LOCK_HELD_TOKEN,$LOCK_HELD_COMPONENT,$LOCK_HELD_JOB,$LOCK_HELD_JOB_ID"`}
 	token := func(out, rest string) int64 {
 		t.Helper()
 		n, others, _ := strings.Cut(strings.TrimSpace(out), ",")
@@ -60,10 +64,13 @@ func TestRunTellsTheCommand(t *testing.T) {
 		require.NoError(t, err)
 		return token
 	}
-	first := token(u.ok(t, append([]string{"run", "--job", "hello", "--component", "shop", "--job-id", "seven"}, print...)...), "shop,hello,seven")
-	second := token(u.with("LOCK_COMPONENT=shop").ok(t, append([]string{"run", "--job", "hello", "--tick", "2026-11-23"}, print...)...), "shop,hello,2026-11-23T00:00:00Z")
+	first := token(u.ok(t, append([]string{"run", "--job", "hello", "--component", "shop",
+		"--job-id", "seven"}, print...)...), "shop,hello,seven")
+	second := token(u.with("LOCK_COMPONENT=shop").ok(t, append([]string{"run", "--job", "hello",
+		"--tick", "2026-11-23"}, print...)...), "shop,hello,2026-11-23T00:00:00Z")
 	require.Greater(t, second, first)
-	require.Contains(t, u.ok(t, append([]string{"run", "--job", "hello"}, print...)...), ",default,hello,")
+	require.Contains(t, u.ok(t, append([]string{"run", "--job", "hello"}, print...)...),
+		",default,hello,")
 }
 
 func TestExitStatus(t *testing.T) {
@@ -80,45 +87,69 @@ func TestExitStatus(t *testing.T) {
 		stderr string // a part of it
 		args   []string
 	}{
-		{"held", 75, "refused: default/held is held by ", []string{"run", "--job", "held", "--", "echo", "no"}},
-		{"held, after a wait", 75, "refused: default/held is held by ", []string{"run", "--job", "held", "--wait", "50ms", "--", "echo", "no"}},
-		{"held, skip", 0, "", []string{"run", "--job", "held", "--if-held", "skip", "--", "echo", "no"}},
-		{"disabled", 80, "default/off is disabled", []string{"run", "--job", "off", "--", "echo", "no"}},
-		{"disabled, skip", 80, "default/off is disabled", []string{"run", "--job", "off", "--if-held", "skip", "--", "echo", "no"}},
-		{"already run", 81, "default/nightly has been run already: by ", []string{"run", "--job", "nightly", "--tick", "2026-11-23", "--", "echo", "no"}},
-		{"run later already", 81, "(run 2026-11-23T00:00:00Z)", []string{"run", "--job", "nightly", "--tick", "2026-11-22", "--", "echo", "no"}},
-		{"already run, skip", 0, "", []string{"run", "--job", "nightly", "--tick", "2026-11-23", "--if-held", "skip", "--", "echo", "no"}},
-		{"unreachable", 69, "lock: the database: ", []string{"run", "--db", "postgres://127.0.0.1:1/x", "--job", "x", "--", "echo", "no"}},
-		{"no folder", 69, "/no-such-folder: no such file or directory", []string{"list", "--db", "/no-such-folder/locks.db"}},
+		{"held", 75, "refused: default/held is held by ", []string{"run", "--job", "held", "--",
+			"echo", "no"}},
+		{"held, after a wait", 75, "refused: default/held is held by ", []string{"run", "--job",
+			"held", "--wait", "50ms", "--", "echo", "no"}},
+		{"held, skip", 0, "", []string{"run", "--job", "held", "--if-held", "skip", "--", "echo",
+			"no"}},
+		{"disabled", 80, "default/off is disabled", []string{"run", "--job", "off", "--", "echo",
+			"no"}},
+		{"disabled, skip", 80, "default/off is disabled", []string{"run", "--job", "off",
+			"--if-held", "skip", "--", "echo", "no"}},
+		{"already run", 81, "default/nightly has been run already: by ", []string{"run", "--job",
+			"nightly", "--tick", "2026-11-23", "--", "echo", "no"}},
+		{"run later already", 81, "(run 2026-11-23T00:00:00Z)", []string{"run", "--job", "nightly",
+			"--tick", "2026-11-22", "--", "echo", "no"}},
+		{"already run, skip", 0, "", []string{"run", "--job", "nightly", "--tick", "2026-11-23",
+			"--if-held", "skip", "--", "echo", "no"}},
+		{"unreachable", 69, "lock: the database: ", []string{"run", "--db",
+			"postgres://127.0.0.1:1/x", "--job", "x", "--", "echo", "no"}},
+		{"no folder", 69, "/no-such-folder: no such file or directory", []string{"list", "--db",
+			"/no-such-folder/locks.db"}},
 		{"no file", 69, "lock: the database: ", []string{"list", "--db", "/dev/null"}},
-		{"not found", 127, `"no-such-command"`, []string{"run", "--job", "x", "--", "no-such-command"}},
-		{"no such file", 127, "no such file", []string{"run", "--job", "x", "--", "./no-such-command"}},
-		{"not executable", 126, "permission denied", []string{"run", "--job", "x", "--", "/dev/null"}},
-		{"no command", 64, "no command to run (lock run --help explains)", []string{"run", "--job", "x"}},
+		{"not found", 127, `"no-such-command"`, []string{"run", "--job", "x", "--",
+			"no-such-command"}},
+		{"no such file", 127, "no such file", []string{"run", "--job", "x", "--",
+			"./no-such-command"}},
+		{"not executable", 126, "permission denied", []string{"run", "--job", "x", "--",
+			"/dev/null"}},
+		{"no command", 64, "no command to run (lock run --help explains)", []string{"run", "--job",
+			"x"}},
 		{"no job", 64, "--job", []string{"run", "--", "true"}},
 		{"flag", 64, "unknown flag: --jobb", []string{"run", "--jobb", "x", "--", "true"}},
 		{"command", 64, `unknown command "rum": is it run?`, []string{"rum"}},
-		{"unlike any command", 64, `unknown command "frobnicate" (lock --help`, []string{"frobnicate"}},
+		{"unlike any command", 64, `unknown command "frobnicate" (lock --help`,
+			[]string{"frobnicate"}},
 		{"help", 64, `unknown command "lst": is it list?`, []string{"help", "lst"}},
-		{"too much", 64, `"backup" is too much: lock list has only flags`, []string{"list", "backup"}},
-		{"empty tick", 64, "--tick is there, but empty", []string{"run", "--job", "x", "--tick", "", "--", "echo", "no"}},
-		{"empty job", 64, "--job is there, but empty", []string{"run", "--job", "", "--", "echo", "no"}},
-		{"empty component", 64, "--component is there, but empty", []string{"status", "x", "--component", ""}},
-		{"empty database", 64, "--db is there, but empty", []string{"run", "--db", "", "--job", "x", "--", "echo", "no"}},
+		{"too much", 64, `"backup" is too much: lock list has only flags`, []string{"list",
+			"backup"}},
+		{"empty tick", 64, "--tick is there, but empty", []string{"run", "--job", "x", "--tick", "",
+			"--", "echo", "no"}},
+		{"empty job", 64, "--job is there, but empty", []string{"run", "--job", "", "--", "echo",
+			"no"}},
+		{"empty component", 64, "--component is there, but empty", []string{"status", "x",
+			"--component", ""}},
+		{"empty database", 64, "--db is there, but empty", []string{"run", "--db", "", "--job", "x",
+			"--", "echo", "no"}},
 		{"disable nothing", 64, "which job?", []string{"disable", ""}},
 		{"status of nothing", 64, "which job?", []string{"status"}},
 		{"no shell", 64, "bash, zsh or fish", []string{"completion"}},
 		{"unknown shell", 64, "bash, zsh or fish", []string{"completion", "cmd"}},
 		{"wait", 64, "forever", []string{"run", "--job", "x", "--wait", "long", "--", "true"}},
 		{"ttl", 64, "at least 1s", []string{"run", "--job", "x", "--ttl", "10ms", "--", "true"}},
-		{"grace", 64, "--grace 3s is too long for --ttl 5s", []string{"run", "--job", "x", "--ttl", "5s", "--grace", "3s", "--", "true"}},
-		{"if-held", 64, "fail or skip", []string{"run", "--job", "x", "--if-held", "wait", "--", "true"}},
+		{"grace", 64, "--grace 3s is too long for --ttl 5s", []string{"run", "--job", "x", "--ttl",
+			"5s", "--grace", "3s", "--", "true"}},
+		{"if-held", 64, "fail or skip", []string{"run", "--job", "x", "--if-held", "wait", "--",
+			"true"}},
 		{"log", 64, "text or json", []string{"run", "--job", "x", "--log", "xml", "--", "true"}},
-		{"tick and ID", 64, "tick", []string{"run", "--job", "x", "--tick", "2026-11-23", "--job-id", "b", "--", "true"}},
+		{"tick and ID", 64, "tick", []string{"run", "--job", "x", "--tick", "2026-11-23",
+			"--job-id", "b", "--", "true"}},
 		{"UTF-8", 64, "UTF-8", []string{"run", "--job", "\xff", "--", "true"}},
 		{"two jobs", 64, "one job, not 2", []string{"status", "a", "b"}},
 		{"no holder", 64, "--holder", []string{"release", "held"}},
-		{"another holder", 75, "default/held is held by ", []string{"release", "held", "--holder", "somebody"}},
+		{"another holder", 75, "default/held is held by ", []string{"release", "held", "--holder",
+			"somebody"}},
 		{"no table", 69, "no such table", []string{"list", "--no-ddl", "--table", "other"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -169,7 +200,8 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 	p := &process{}
 	// The shell of nohup.
 	cmd := u.command()
-	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`, binary, "run", "--job", "x", "--", "sh", "-c", "kill -HUP $$; echo alive"}
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0" "$@"`, binary,
+		"run", "--job", "x", "--", "sh", "-c", "kill -HUP $$; echo alive"}
 	p.Cmd = cmd
 	out, err := cmd.Output()
 	require.NoError(t, err)
@@ -194,7 +226,8 @@ func TestSignalWhileTheTableIsCreated(t *testing.T) {
 	blocks(t, db, self)
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 	require.Equal(t, 143, p.exit(t))
-	require.Equal(t, "lock: default/x: ended by a signal (terminated) before the command began\n", p.stderr.String())
+	require.Equal(t, "lock: default/x: ended by a signal (terminated) before the command began\n",
+		p.stderr.String())
 }
 
 func TestWaiting(t *testing.T) {
@@ -202,7 +235,8 @@ func TestWaiting(t *testing.T) {
 	onEachEngine(t, func(t *testing.T, u user) {
 		holder := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
 		holder.expect(t, "ready")
-		waiting := u.start(t, "run", "--job", "x", "--wait", "1m", "--poll", "20ms", "--", "echo", "mine")
+		waiting := u.start(t, "run", "--job", "x", "--wait", "1m", "--poll", "20ms", "--", "echo",
+			"mine")
 		holder.stdin.Write([]byte("go\n"))
 		waiting.expect(t, "mine")
 		require.Equal(t, 0, holder.exit(t))
@@ -246,14 +280,15 @@ func TestLostLock(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				// The command ignores TERM, and has descendants; all of them have to go.
-				p := u.start(t, "run", "--job", name, "--ttl", "6s", "--grace", "300ms", "--stop-when-disabled", "--",
+				p := u.start(t, "run", "--job", name, "--ttl", "6s", "--grace", "300ms",
+					"--stop-when-disabled", "--",
 					"sh", "-c", "trap 'echo term' TERM; "+family+stay)
 				p.expect(t, "ready")
 				lose(t)
 				p.expect(t, "term")
 				p.end(t)
 				require.Equal(t, exitLost, p.exit(t))
-				require.Regexp(t, `^lock: default/`+name+`: the (lock|lease) is lost: .*`+name+`.*: ending the command
+				require.Regexp(t, `^lock: default/`+name+`: the (lock|lease) is lost: .*: ending the command
 lock: default/`+name+`: not ended 300ms after TERM: killing it
 $`, p.stderr.String())
 				require.NotContains(t, u.ok(t, "status", name), "held")
@@ -274,12 +309,14 @@ func TestLostLockEndsGently(t *testing.T) {
 	require.NotContains(t, p.stderr.String(), "killing")
 }
 
-// The command goes on while the database may come back in time, and is ended before another can get the lock.
+// The command goes on while the database may come back in time, and is ended before another can
+// get the lock.
 func TestDatabaseStops(t *testing.T) {
 	u := postgresUser(t) // not in parallel: the others have the same server
 	const longest = 10 * time.Second
 	pipe, gone := watchFamily(t)
-	lost := u.start(t, "run", "--job", "lost", "--ttl", longest.String(), "--grace", "100ms", "-v", "--", "sh", "-c", "exec 3>$0; trap 'echo term' TERM; "+family+stay, pipe)
+	lost := u.start(t, "run", "--job", "lost", "--ttl", longest.String(), "--grace", "100ms", "-v",
+		"--", "sh", "-c", "exec 3>$0; trap 'echo term' TERM; "+family+stay, pipe)
 	lost.expect(t, "ready")
 	kept := u.start(t, "run", "--job", "kept", "--ttl", "1m", "--", "sh", "-c", wait)
 	kept.expect(t, "ready")
@@ -287,28 +324,35 @@ func TestDatabaseStops(t *testing.T) {
 	over.expect(t, "ready")
 
 	s := postgres(t)
-	require.Eventually(t, func() bool { return strings.Contains(lost.stderr.String(), ": renewed\n") }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool {
+		return strings.Contains(lost.stderr.String(),
+			": renewed\n")
+	}, patience, 5*time.Millisecond)
 	stopping := time.Now()
 	s.Stop()
 	stopped := time.Now()
 	again := sync.OnceValue(s.Run)
 	t.Cleanup(func() { again() })
 	lost.expect(t, "term")
-	// It was renewed just before the stop, or again since, so there was nearly all of its time left, less the margin.
+	// It was renewed just before the stop, or again since, so there was nearly all of its time
+	// left, less the margin.
 	require.Greater(t, time.Since(stopping), longest-longest/10-longest/3)
 	await(t, gone)
 	require.Less(t, time.Since(stopped), longest)
 	require.Equal(t, exitLost, lost.exit(t))
-	require.Contains(t, lost.stderr.String(), "it could not be renewed in time: ending the command\n")
+	require.Contains(t, lost.stderr.String(),
+		"it could not be renewed in time: ending the command\n")
 	require.NotContains(t, lost.stderr.String(), "lock: lock:")
 	require.NotContains(t, lost.stderr.String(), "Renew job", "the line has named it")
 	over.stdin.Write([]byte("go\n"))
 	require.Equal(t, 0, over.exit(t), "the command has done its work")
-	require.Contains(t, over.stderr.String(), "lock: default/over: the command has ended, but its lock could not be released, and expires: ")
+	require.Contains(t, over.stderr.String(),
+		"default/over: the command has ended, but its lock could not be released, and expires: ")
 	require.Equal(t, exitDatabase, u.do(t, "run", "--job", "x", "--", "echo", "no").status)
 
 	require.NoError(t, again())
-	require.Equal(t, "mine\n", u.do(t, "run", "--job", "lost", "--ttl", longest.String(), "--wait", "1m", "--poll", "50ms", "--", "echo", "mine").stdout)
+	require.Equal(t, "mine\n", u.do(t, "run", "--job", "lost", "--ttl", longest.String(), "--wait",
+		"1m", "--poll", "50ms", "--", "echo", "mine").stdout)
 	kept.stdin.Write([]byte("go\n"))
 	require.Equal(t, 0, kept.exit(t), kept.stderr.String())
 	require.Contains(t, u.ok(t, "status", "kept"), "free")
@@ -317,7 +361,8 @@ func TestDatabaseStops(t *testing.T) {
 func TestCommandIsKilled(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
-		p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "200ms", "--", "sh", "-c", "(trap '' TERM; "+family+"echo $$; while :; do read line; done) & wait")
+		p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "200ms", "--", "sh", "-c",
+			"(trap '' TERM; "+family+"echo $$; while :; do read line; done) & wait")
 		pid, err := strconv.Atoi(<-p.lines)
 		require.NoError(t, err)
 		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
@@ -334,18 +379,21 @@ func TestDaemonIsLeftAlone(t *testing.T) {
 	u := sqliteUser(t)
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	require.Equal(t, "", u.ok(t, "run", "--job", "x", "--", "sh", "-c", `setsid sh -c 'echo alive >"$0"' "$0" >/dev/null 2>&1 </dev/null &
+	require.Equal(t, "", u.ok(t, "run", "--job", "x", "--", "sh", "-c",
+		`setsid sh -c 'echo alive >"$0"' "$0" >/dev/null 2>&1 </dev/null &
 while ! ps -o args= -s $! | grep -q alive; do :; done`, pipe))
 	got, err := os.ReadFile(pipe)
 	require.NoError(t, err)
 	require.Equal(t, "alive\n", string(got))
 }
 
-// A lock run in the command of another has a life of its own: it ends with the signal that is passed on.
+// A lock run in the command of another has a life of its own: it ends with the signal that is
+// passed on.
 func TestNested(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	p := u.start(t, "run", "--job", "outer", "--", binary, "run", "--job", "inner", "--", "sh", "-c", stay)
+	p := u.start(t, "run", "--job", "outer", "--", binary, "run", "--job", "inner", "--", "sh",
+		"-c", stay)
 	p.expect(t, "ready")
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 	p.end(t)
@@ -357,10 +405,13 @@ func TestNested(t *testing.T) {
 func TestLockIsRenewed(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	p := u.start(t, "run", "--job", "x", "--ttl", "5s", "--grace", "0s", "-v", "--", "sh", "-c", wait)
+	p := u.start(t, "run", "--job", "x", "--ttl", "5s", "--grace", "0s", "-v", "--", "sh", "-c",
+		wait)
 	p.expect(t, "ready")
-	next := u.start(t, "run", "--job", "x", "--ttl", "5s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
-	require.Eventually(t, func() bool { return strings.Count(p.stderr.String(), "renewed") >= 4 }, patience, 10*time.Millisecond)
+	next := u.start(t, "run", "--job", "x", "--ttl", "5s", "--wait", "forever", "--poll", "50ms",
+		"--", "echo", "mine")
+	require.Eventually(t, func() bool { return strings.Count(p.stderr.String(), "renewed") >= 4 },
+		patience, 10*time.Millisecond)
 	require.Empty(t, next.lines)
 	p.stdin.Write([]byte("go\n"))
 	require.Equal(t, 0, p.exit(t))

@@ -58,7 +58,8 @@ func (p *process) signal(t *testing.T, sig syscall.Signal) {
 // stopped waits until a process is stopped.
 func stopped(t *testing.T, pid int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return processes{PID: pid}.stopped() }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return processes{PID: pid}.stopped() }, patience,
+		time.Millisecond)
 }
 
 // pid reads a line that is the process ID of the command.
@@ -73,7 +74,8 @@ func beforeTheCommand(t *testing.T, u user) {
 	holder := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
 	holder.expect(t, "ready")
 	for _, sig := range append(ending, unix.SIGUSR1, unix.SIGUSR2) {
-		p := u.start(t, "run", "--job", "x", "--tick", "2026-11-23", "--wait", "forever", "-v", "--", "echo", "no")
+		p := u.start(t, "run", "--job", "x", "--tick", "2026-11-23", "--wait", "forever", "-v",
+			"--", "echo", "no")
 		p.says(t, "; waiting\n")
 		p.signal(t, sig)
 		require.Equal(t, exitSignal+int(sig), p.exit(t))
@@ -82,7 +84,8 @@ func beforeTheCommand(t *testing.T, u user) {
 	}
 	holder.stdin.Write([]byte("go\n"))
 	require.Equal(t, 0, holder.exit(t))
-	require.Equal(t, "mine\n", u.ok(t, "run", "--job", "x", "--tick", "2026-11-23", "--", "echo", "mine"))
+	require.Equal(t, "mine\n", u.ok(t, "run", "--job", "x", "--tick", "2026-11-23", "--", "echo",
+		"mine"))
 }
 
 // A signal that comes when the lock is ours already, and before the command has begun.
@@ -110,7 +113,8 @@ func itEnds(t *testing.T, u user) {
 		} {
 			name = name + sig.String()
 			number := strconv.Itoa(int(sig))
-			p := u.start(t, "run", "--job", name, "--", "sh", "-c", "trap 'echo got; exit 9' "+number+"; "+script)
+			p := u.start(t, "run", "--job", name, "--", "sh", "-c",
+				"trap 'echo got; exit 9' "+number+"; "+script)
 			if pid := p.pid(t); strings.HasPrefix(name, "stopped") {
 				stopped(t, pid)
 			}
@@ -155,12 +159,16 @@ func itHears(t *testing.T, u user) {
 }
 
 func itStops(t *testing.T, u user) {
-	p := u.start(t, "run", "--job", "x", "--ttl", "3s", "-v", "--", "sh", "-c", "echo $$; read a; echo $a")
+	p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "0s", "-v", "--", "sh", "-c",
+		"echo $$; read a; echo $a")
 	pid := p.pid(t)
 	p.signal(t, unix.SIGTSTP)
 	stopped(t, pid)
 	before := strings.Count(p.stderr.String(), "renewed")
-	require.Eventually(t, func() bool { return strings.Count(p.stderr.String(), "renewed") >= before+2 },
+	require.Eventually(t, func() bool {
+		return strings.Count(p.stderr.String(),
+			"renewed") >= before+2
+	},
 		patience, 10*time.Millisecond)
 	p.stdin.Write([]byte("go\n"))
 	p.signal(t, unix.SIGCONT)
@@ -194,11 +202,13 @@ func itStopsAtATerminal(t *testing.T, u user) {
 	sh.expect(t, "got one")
 
 	// When it comes back too late, the command is gone.
-	sh.types("%s run --job y --ttl 3s --grace 0s -- sh -c 'echo be''gun again; read a; echo no''t'", binary)
+	sh.types("%s run --job y --ttl 6s --grace 0s -- sh -c 'echo be''gun again; read a; echo no''t'",
+		binary)
 	sh.expect(t, "begun again")
 	sh.keys.WriteString("\x1a")
 	sh.prompts(t, "begun again\r\n")
-	require.Equal(t, "mine\n", u.do(t, "run", "--job", "y", "--ttl", "3s", "--wait", "1m", "--", "echo", "mine").stdout)
+	require.Equal(t, "mine\n", u.do(t, "run", "--job", "y", "--ttl", "6s", "--wait", "1m", "--",
+		"echo", "mine").stdout)
 	sh.types("fg; echo st''atus $?")
 	sh.expect(t, "status 82")
 	require.NotContains(t, sh.shown.String(), "not\r")
@@ -220,8 +230,9 @@ func whileItIsEnded(t *testing.T, u user) {
 		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
 			job := sig.String()
-			p := u.start(t, "run", "--job", job, "--ttl", "forever", "--grace", "50s", "--", "sh", "-c", fmt.Sprintf(
-				"trap 'echo first; trap \"echo second; exit 0\" %d' TERM; "+stay, int(sig)))
+			p := u.start(t, "run", "--job", job, "--ttl", "forever", "--grace", "50s", "--", "sh",
+				"-c", fmt.Sprintf(
+					"trap 'echo first; trap \"echo second; exit 0\" %d' TERM; "+stay, int(sig)))
 			p.expect(t, "ready")
 			u.do(t, "release", job, "--force", "--holder", u.holder(t, job))
 			p.expect(t, "first") // the TERM that ends it
@@ -240,7 +251,8 @@ func whileItsRestIsEnded(t *testing.T, u user) {
 			continue // which the shell makes what is left ignore
 		}
 		p := u.start(t, "run", "--job", "x", "--ttl", "2m", "--grace", "50s", "--", "sh", "-c",
-			"(trap 'echo got; [ $again ] && exit; again=1' HUP TERM; echo ready; while :; do sleep 0.01; done) & "+
+			"(trap 'echo got; [ $again ] && exit; again=1' HUP TERM; echo ready; "+
+				"while :; do sleep 0.01; done) & "+
 				"read line; exit 7")
 		p.expect(t, "ready")
 		p.stdin.Write([]byte("go\n"))
@@ -250,7 +262,8 @@ func whileItsRestIsEnded(t *testing.T, u user) {
 		p.expect(t, "got")
 		p.end(t)
 		require.Equal(t, 7, p.exit(t))
-		require.Contains(t, p.stderr.String(), "the command has ended (7) and left processes running")
+		require.Contains(t, p.stderr.String(),
+			"the command has ended (7) and left processes running")
 	}
 }
 
@@ -281,14 +294,16 @@ func whileTheLockIsReleased(t *testing.T, _ user) {
 func blocks(t *testing.T, db *sql.DB, pid int) {
 	t.Helper()
 	require.Eventually(t, func() (waits bool) {
-		err := db.QueryRow("SELECT count(*) > 0 FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))",
+		err := db.QueryRow("SELECT count(*) > 0 FROM pg_stat_activity "+
+			"WHERE $1 = ANY (pg_blocking_pids(pid))",
 			pid).Scan(&waits)
 		return err == nil && waits
 	}, patience, 20*time.Millisecond)
 }
 
 func brokenPipe(t *testing.T, u user) {
-	p := u.start(t, "run", "--job", "x", "--", "sh", "-c", "trap 'echo no' PIPE; trap 'echo usr1' USR1; "+stay)
+	p := u.start(t, "run", "--job", "x", "--", "sh", "-c",
+		"trap 'echo no' PIPE; trap 'echo usr1' USR1; "+stay)
 	p.expect(t, "ready")
 	p.signal(t, unix.SIGPIPE)
 	p.signal(t, unix.SIGUSR1)
@@ -297,9 +312,11 @@ func brokenPipe(t *testing.T, u user) {
 
 // A holder that is killed can't end its command; the guard does.
 func lockRunIsKilled(t *testing.T, u user) {
-	p := u.start(t, "run", "--job", "x", "--ttl", "5s", "--", "sh", "-c", "trap '' TERM; "+family+stay)
+	p := u.start(t, "run", "--job", "x", "--ttl", "5s", "--", "sh", "-c",
+		"trap '' TERM; "+family+stay)
 	p.expect(t, "ready")
-	next := u.start(t, "run", "--job", "x", "--ttl", "5s", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
+	next := u.start(t, "run", "--job", "x", "--ttl", "5s", "--wait", "forever", "--poll", "50ms",
+		"--", "echo", "mine")
 	p.signal(t, unix.SIGKILL)
 	p.end(t)
 	select {
@@ -320,7 +337,8 @@ func lockRunIsStopped(t *testing.T, u user) {
 	p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "0s", "--", "sh", "-c",
 		"exec 3>$0; "+family+stay, pipe)
 	p.expect(t, "ready")
-	next := u.start(t, "run", "--job", "x", "--ttl", "10s", "--wait", "forever", "--poll", "50ms", "--",
+	next := u.start(t, "run", "--job", "x", "--ttl", "10s", "--wait", "forever", "--poll", "50ms",
+		"--",
 		"sh", "-c", wait)
 	p.signal(t, unix.SIGSTOP)
 	await(t, gone)
@@ -332,6 +350,6 @@ func lockRunIsStopped(t *testing.T, u user) {
 	next.expect(t, "ready")
 	p.signal(t, unix.SIGCONT)
 	require.Equal(t, exitLost, p.exit(t))
-	p.says(t, "lock: default/x: lock run has been stopped for too long: the command has been killed\n")
+	p.says(t, "lock run has been stopped for too long: the command has been killed\n")
 	require.Equal(t, 75, u.do(t, "run", "--job", "x", "--", "echo", "no").status, next.stderr)
 }

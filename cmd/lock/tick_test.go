@@ -34,7 +34,8 @@ func TestParseTick(t *testing.T) {
 		require.Equal(t, want.tick, tick.Format(time.RFC3339))
 		require.Equal(t, want.precision, precision)
 	}
-	for _, s := range []string{"night", "25.11.2026", "2026-11-25T03:15:30", "2026-11-25T03:15:30.5Z", "2026-11-31",
+	for _, s := range []string{"night", "25.11.2026", "2026-11-25T03:15:30",
+		"2026-11-25T03:15:30.5Z", "2026-11-31",
 		"2026-11-25 ", "1763999999", "02:15"} {
 		_, _, err := parseTick(s)
 		require.True(t, isCode(err, exitUsage), s)
@@ -49,14 +50,18 @@ func TestTickAhead(t *testing.T) {
 		now := time.Now().UTC()
 		for _, form := range tickForms {
 			ahead := now.Add(3*form.precision + time.Minute).Format(form.layout)
-			r := u.do(t, "run", "--job", "x", "--tick", ahead, "--if-held", "skip", "--", "echo", "no")
+			r := u.do(t, "run", "--job", "x", "--tick", ahead, "--if-held", "skip", "--", "echo",
+				"no")
 			require.Equal(t, result{exitAhead, "", r.stderr}, r, ahead)
 			require.Contains(t, r.stderr, "ahead of the database's clock")
 		}
-		require.Equal(t, exitAhead, u.do(t, "run", "--job", "x", "--tick", "2099-11-25", "--", "echo", "no").status)
+		require.Equal(t, exitAhead, u.do(t, "run", "--job", "x", "--tick", "2099-11-25", "--",
+			"echo", "no").status)
 		today := now.Add(12 * time.Hour).Format("2006-01-02") // where the sun rises earlier
-		require.Equal(t, "made\n", u.ok(t, "run", "--job", "x", "--tick", today, "--", "echo", "made"))
-		require.Equal(t, exitRun, u.do(t, "run", "--job", "x", "--tick", today, "--", "echo", "no").status)
+		require.Equal(t, "made\n", u.ok(t, "run", "--job", "x", "--tick", today, "--", "echo",
+			"made"))
+		require.Equal(t, exitRun, u.do(t, "run", "--job", "x", "--tick", today, "--", "echo",
+			"no").status)
 	})
 }
 
@@ -73,8 +78,10 @@ func TestTickOfACommandThatCantStart(t *testing.T) {
 		require.NoError(t, os.WriteFile(script, []byte("no program\n"), 0o700))
 		r = u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--", script)
 		require.Equal(t, exitCannot, r.status)
-		require.Equal(t, exitRun, u.do(t, "run", "--job", "x", "--tick", "2026-11-22", "--", "true").status)
-		require.Equal(t, "made\n", u.ok(t, "run", "--job", "x", "--tick", "2026-11-23", "--", "echo", "made"))
+		require.Equal(t, exitRun, u.do(t, "run", "--job", "x", "--tick", "2026-11-22", "--",
+			"true").status)
+		require.Equal(t, "made\n", u.ok(t, "run", "--job", "x", "--tick", "2026-11-23", "--",
+			"echo", "made"))
 	})
 }
 
@@ -136,25 +143,29 @@ func TestLostReply(t *testing.T) {
 		t.Parallel()
 		u, direct, proxy := throughProxy(t)
 		proxy.Arm(faultproxy.Fault{Place: faultproxy.ReplyLost, Then: faultproxy.Recover})
-		require.Equal(t, "made\n", u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--no-ddl", "--", "echo", "made").stdout)
+		require.Equal(t, "made\n", u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--no-ddl",
+			"--", "echo", "made").stdout)
 		require.Contains(t, direct.ok(t, "status", "x"), "free")
 	})
 	t.Run("tick", func(t *testing.T) {
 		t.Parallel()
 		u, direct, proxy := throughProxy(t)
 		proxy.Arm(faultproxy.Fault{Place: faultproxy.ReplyLost, Then: faultproxy.Refuse})
-		r := u.do(t, "run", "--job", "x", "--ttl", "2s", "--tick", "2026-11-23", "--no-ddl", "--", "echo", "no")
+		r := u.do(t, "run", "--job", "x", "--ttl", "2s", "--tick", "2026-11-23", "--no-ddl", "--",
+			"echo", "no")
 		require.Equal(t, exitDatabase, r.status)
 		require.Contains(t, r.stderr, "it expires after 2s")
 		require.Eventually(t, func() bool {
-			return direct.do(t, "run", "--job", "x", "--ttl", "2s", "--tick", "2026-11-23", "--", "echo", "made").stdout == "made\n"
+			return direct.do(t, "run", "--job", "x", "--ttl", "2s", "--tick", "2026-11-23", "--",
+				"echo", "made").stdout == "made\n"
 		}, patience, 100*time.Millisecond)
 	})
 	t.Run("signal", func(t *testing.T) {
 		t.Parallel()
 		u, direct, proxy := throughProxy(t)
 		proxy.Arm(faultproxy.Fault{Place: faultproxy.ReplyLost, Then: faultproxy.Refuse})
-		p := u.start(t, "run", "--job", "x", "--tick", "2026-11-23", "--wait", "forever", "--no-ddl", "--", "echo", "made")
+		p := u.start(t, "run", "--job", "x", "--tick", "2026-11-23", "--wait", "forever",
+			"--no-ddl", "--", "echo", "made")
 		p.says(t, "; waiting\n")
 		proxy.Heal()
 		p.signal(t, unix.SIGTERM)
@@ -165,7 +176,8 @@ func TestLostReply(t *testing.T) {
 		}
 		require.Equal(t, 143, code)
 		require.Eventually(t, func() bool {
-			return direct.do(t, "run", "--job", "x", "--ttl", "1s", "--tick", "2026-11-23", "--", "echo", "made").stdout == "made\n"
+			return direct.do(t, "run", "--job", "x", "--ttl", "1s", "--tick", "2026-11-23", "--",
+				"echo", "made").stdout == "made\n"
 		}, patience, 100*time.Millisecond)
 	})
 }

@@ -49,7 +49,8 @@ func openScreen(t *testing.T, cmd *exec.Cmd) *screen {
 
 func (term *screen) expect(t *testing.T, want string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Contains(term.shown.String(), want) }, patience, 5*time.Millisecond,
+	require.Eventually(t, func() bool { return strings.Contains(term.shown.String(), want) },
+		patience, 5*time.Millisecond,
 		"%q, not in what was on the screen: %s", want, term.shown)
 }
 
@@ -92,7 +93,8 @@ func (term *screen) types(line string, args ...any) {
 func TestTerminalIsTheCommands(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	term := openScreen(t, u.command("run", "--job", "x", "--", "sh", "-c", "tty; read a; echo got $a; read b </dev/tty; echo got $b"))
+	term := openScreen(t, u.command("run", "--job", "x", "--", "sh", "-c",
+		"tty; read a; echo got $a; read b </dev/tty; echo got $b"))
 	term.expect(t, "/dev/")
 	term.keys.WriteString("one\n")
 	term.expect(t, "got one")
@@ -108,12 +110,14 @@ func TestPromptAtTheTerminal(t *testing.T) {
 	u := sqliteUser(t)
 	sh := u.shell(t)
 	dir := t.TempDir()
-	sh.types("cd %s; %s run --job x -- sh -c 'echo na''me: >/dev/tty; read a </dev/tty; echo $a' </dev/null >out 2>err; cat out",
+	sh.types("cd %s; %s run --job x -- sh -c 'echo na''me: >/dev/tty; "+
+		"read a </dev/tty; echo $a' </dev/null >out 2>err; cat out",
 		dir, binary)
 	sh.expect(t, "name:")
 	sh.types("my''name")
 	sh.expect(t, "\nmy''name\r")
-	sh.types("%s run --job x -- sh -c 'echo na''me again: >/dev/tty; read a </dev/tty' </dev/null >out 2>err; echo st''atus $?",
+	sh.types("%s run --job x -- sh -c 'echo na''me again: >/dev/tty; "+
+		"read a </dev/tty' </dev/null >out 2>err; echo st''atus $?",
 		binary)
 	sh.expect(t, "name again:")
 	sh.keys.WriteString("\x03")
@@ -138,7 +142,9 @@ func TestTerminalWithAPipe(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	cmd := u.command()
-	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `"$0" run --job x -- sh -c "echo ready; read a </dev/tty; echo got \$a" </dev/null | cat`, binary}
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c",
+		`"$0" run --job x -- sh -c "echo ready; read a </dev/tty; echo got \$a" </dev/null | cat`,
+		binary}
 	term := openScreen(t, cmd)
 	term.expect(t, "ready")
 	term.keys.WriteString("one\n")
@@ -159,20 +165,23 @@ func TestCtrlC(t *testing.T) {
 	})
 	t.Run("is the command's", func(t *testing.T) {
 		t.Parallel()
-		term := openScreen(t, u.command("run", "--job", "y", "--", "sh", "-c", "trap 'echo caught' INT; echo ready; read a; read a; echo after $a"))
+		term := openScreen(t, u.command("run", "--job", "y", "--", "sh", "-c",
+			"trap 'echo caught' INT; echo ready; read a; read a; echo after $a"))
 		term.expect(t, "ready")
 		term.keys.WriteString("\x03")
 		term.expect(t, "caught")
 		term.keys.WriteString("it\nit\n")
 		term.expect(t, "after it")
 		require.Equal(t, 0, term.exit(t))
-		require.Equal(t, 1, strings.Count(term.shown.String(), "caught"), "it comes once: %s", term.shown)
+		require.Equal(t, 1, strings.Count(term.shown.String(), "caught"), "it comes once: %s",
+			term.shown)
 	})
 	t.Run("while it waits", func(t *testing.T) {
 		t.Parallel()
 		holder := u.start(t, "run", "--job", "z", "--", "sh", "-c", wait)
 		holder.expect(t, "ready")
-		term := openScreen(t, u.command("run", "--job", "z", "--wait", "forever", "-v", "--", "echo", "no"))
+		term := openScreen(t, u.command("run", "--job", "z", "--wait", "forever", "-v", "--",
+			"echo", "no"))
 		term.expect(t, "; waiting\r\n")
 		term.keys.WriteString("\x03")
 		require.Equal(t, 130, term.exit(t))
@@ -184,7 +193,8 @@ func TestLostLockAtATerminal(t *testing.T) {
 	u := sqliteUser(t)
 	for name, end := range map[string]func(*testing.T, *screen){
 		"released": func(t *testing.T, _ *screen) {
-			require.Equal(t, 0, u.do(t, "release", "released", "--force", "--holder", u.holder(t, "released")).status)
+			require.Equal(t, 0, u.do(t, "release", "released", "--force", "--holder", u.holder(t,
+				"released")).status)
 		},
 		"killed": func(t *testing.T, term *screen) { term.Process.Kill() },
 	} {
@@ -194,8 +204,10 @@ func TestLostLockAtATerminal(t *testing.T) {
 				t.Skip("without /proc, what the command has started isn't found")
 			}
 			pipe, gone := watchFamily(t)
-			// The kernel hangs up when the leader of the session dies; that shall not be what ends them.
-			term := openScreen(t, u.command("run", "--job", name, "--ttl", "6s", "--grace", "200ms", "--", "sh", "-c",
+			// The kernel hangs up when the leader of the session dies; that must not be what ends
+			// them.
+			term := openScreen(t, u.command("run", "--job", name, "--ttl", "6s", "--grace", "200ms",
+				"--", "sh", "-c",
 				"trap '' TERM HUP; exec 3>$0; "+family+stay, pipe))
 			term.expect(t, "ready")
 			end(t, term)
@@ -220,7 +232,8 @@ func TestColors(t *testing.T) {
 	require.Contains(t, show(u, "run", "--job", "x", "--", "true"), red+"lock:"+plain+" refused")
 	require.Contains(t, show(u, "list", "--help"), bold+"NAME"+plain)
 	for _, env := range []string{"NO_COLOR=1", "TERM=dumb"} {
-		for _, args := range [][]string{{"list"}, {"run", "--job", "x", "--", "true"}, {"list", "--help"}} {
+		for _, args := range [][]string{{"list"}, {"run", "--job", "x", "--", "true"}, {"list",
+			"--help"}} {
 			require.NotContains(t, show(u.with(env), args...), "\x1b", "%s %s", env, args)
 		}
 	}
@@ -236,7 +249,8 @@ func TestWatchOnATerminal(t *testing.T) {
 	require.NotContains(t, term.shown.String(), "free")
 	require.Zero(t, u.do(t, "enable", "x").status)
 	term.expect(t, "free")
-	require.Regexp(t, regexp.MustCompile(`\x1b\[HDATABASE .*\x1b\[K\r\nCOMPONENT .*\x1b\[K\r\n`), term.shown.String(), "it is drawn over the last one")
+	require.Regexp(t, regexp.MustCompile(`\x1b\[HDATABASE .*\x1b\[K\r\nCOMPONENT .*\x1b\[K\r\n`),
+		term.shown.String(), "it is drawn over the last one")
 	term.keys.WriteString("\x03")
 	require.Equal(t, 0, term.exit(t))
 }

@@ -15,7 +15,8 @@ import (
 
 func TestTarget(t *testing.T) {
 	t.Parallel()
-	for _, dsn := range []string{"postgres://u@h:1/d", "postgresql://u@h:1/d", "cockroach://u@h:1/d", "cockroachdb://u@h:1/d"} {
+	for _, dsn := range []string{"postgres://u@h:1/d", "postgresql://u@h:1/d",
+		"cockroach://u@h:1/d", "cockroachdb://u@h:1/d"} {
 		target, err := parseTarget(dsn)
 		require.NoError(t, err, dsn)
 		require.Equal(t, "h", target.server.Host)
@@ -27,7 +28,8 @@ func TestTarget(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, time.Minute, target.server.ConnectTimeout)
 	require.Equal(t, "mine", target.server.RuntimeParams["application_name"])
-	for _, path := range []string{"/tmp/a?b#c %41.db", "/tmp/port=1:a@b.db", "sqlite:/tmp/a.db", "sqlite:///tmp/a.db", "file:/tmp/a.db", "file:///tmp/a.db"} {
+	for _, path := range []string{"/tmp/a?b#c %41.db", "/tmp/port=1:a@b.db", "sqlite:/tmp/a.db",
+		"sqlite:///tmp/a.db", "file:/tmp/a.db", "file:///tmp/a.db"} {
 		target, err := parseTarget(path)
 		require.NoError(t, err, path)
 		if !strings.HasPrefix(path, "/") {
@@ -35,8 +37,10 @@ func TestTarget(t *testing.T) {
 		}
 		require.Equal(t, path, target.file)
 	}
-	for _, dsn := range []string{"mysql://u:geheim@h/d", "host=h password=geheim", "PASSWORD = geheim", "sslmode=require pass=geheim",
-		"u:geheim@h/d", "geheim@h", "h:5432/d", ":memory:", "file::memory:", "sqlite:", "file:a.db?mode=ro"} {
+	for _, dsn := range []string{"mysql://u:geheim@h/d", "host=h password=geheim",
+		"PASSWORD = geheim", "sslmode=require pass=geheim",
+		"u:geheim@h/d", "geheim@h", "h:5432/d", ":memory:", "file::memory:", "sqlite:",
+		"file:a.db?mode=ro"} {
 		_, err := parseTarget(dsn)
 		require.Error(t, err, dsn)
 		require.NotContains(t, err.Error(), "geheim")
@@ -75,14 +79,19 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 	} {
 		t.Run("", func(t *testing.T) { // not with the password in its name
 			t.Parallel()
-			for _, args := range [][]string{{dsn}, {"list", dsn}, {"help", dsn}} { // --db is missing
+			// --db is missing.
+			for _, args := range [][]string{{dsn}, {"list", dsn}, {"help", dsn}} {
 				r := userOf(t, "").do(t, args...)
 				require.Equal(t, exitUsage, r.status)
-				require.NotContains(t, strings.ToLower(r.stdout+r.stderr), "geheim", "%s %v", dsn, args)
+				require.NotContains(t, strings.ToLower(r.stdout+r.stderr), "geheim", "%s %v", dsn,
+					args)
 			}
-			for _, args := range [][]string{{"list"}, {"run", "--job", "x", "-v", "--log", "json", "--", "true"}} {
-				for _, r := range []result{userOf(t, dsn).do(t, args...), userOf(t, "").do(t, append([]string{"--db", dsn}, args...)...)} {
-					require.NotContains(t, strings.ToLower(r.stdout+r.stderr), "geheim", "%s %v", dsn, args)
+			for _, args := range [][]string{{"list"},
+				{"run", "--job", "x", "-v", "--log", "json", "--", "true"}} {
+				for _, r := range []result{userOf(t, dsn).do(t, args...),
+					userOf(t, "").do(t, append([]string{"--db", dsn}, args...)...)} {
+					require.NotContains(t, strings.ToLower(r.stdout+r.stderr), "geheim",
+						"%s %v", dsn, args)
 					require.Contains(t, []int{exitUsage, exitDatabase}, r.status, dsn)
 				}
 			}
@@ -99,10 +108,10 @@ func TestMessagesAreCleaned(t *testing.T) {
 	s := &speaker{secrets: []string{"geheim"}}
 	for msg, want := range map[string]string{
 		"a geheim\n\tb": "a xxxxx b",
-		`--wait "postgres://u:a/b@c d@h:1/d": no`:      `--wait "postgres://xxxxx@h:1/d": no`,
-		"postgres://h/d?password=abc&user=u: no":       "postgres://h/d?password=xxxxx",
-		"host=h Password = 'a b' user=u":               "host=h Password = xxxxx",
-		"failed to connect to `user=u`: 127.0.0.1: no": "failed to connect to `user=u`: 127.0.0.1: no",
+		`--wait "postgres://u:a/b@c d@h:1/d": no`:  `--wait "postgres://xxxxx@h:1/d": no`,
+		"postgres://h/d?password=abc&user=u: no":   "postgres://h/d?password=xxxxx",
+		"host=h Password = 'a b' user=u":           "host=h Password = xxxxx",
+		"failed to connect to `user=u`: 127.1: no": "failed to connect to `user=u`: 127.1: no",
 		"\x1b[2J": `\x1b[2J`,
 	} {
 		require.Equal(t, want, s.clean(msg))
@@ -111,7 +120,8 @@ func TestMessagesAreCleaned(t *testing.T) {
 
 func TestTable(t *testing.T) {
 	t.Parallel()
-	held := entry{Component: "shop", Job: "backup", Held: true, Enabled: true, Holder: &holder{ComponentID: "a", JobID: "b", AgeSeconds: 3725}}
+	held := entry{Component: "shop", Job: "backup", Held: true, Enabled: true,
+		Holder: &holder{ComponentID: "a", JobID: "b", AgeSeconds: 3725}}
 	long := entry{Component: strings.Repeat("c", 50), Job: strings.Repeat("日", 50), Enabled: false,
 		Last: &holder{ComponentID: strings.Repeat("h", 100), JobID: "2026-11-23", AgeSeconds: 3}}
 	hostile := entry{Component: "shop", Job: "a\x1b[2J\nb\"", Enabled: true}
@@ -133,9 +143,17 @@ shop       a\x1b[2J\nb"  free   -              -    -
 func TestAgeWords(t *testing.T) {
 	t.Parallel()
 	for d, want := range map[time.Duration]string{
-		-time.Millisecond: "0s", -3 * time.Hour: "in 3h0m", math.MinInt64: "in 290y or more",
-		math.MaxInt64: "290y or more", 1234 * time.Millisecond: "1.2s", 59*time.Second + 600*time.Millisecond: "1m0s",
-		90 * time.Minute: "1h30m", 47 * time.Hour: "47h0m", 72 * time.Hour: "3d", 100 * 24 * time.Hour: "100d", 5 * 365 * 24 * time.Hour: "5y",
+		-time.Millisecond:                     "0s",
+		-3 * time.Hour:                        "in 3h0m",
+		math.MinInt64:                         "in 290y or more",
+		math.MaxInt64:                         "290y or more",
+		1234 * time.Millisecond:               "1.2s",
+		59*time.Second + 600*time.Millisecond: "1m0s",
+		90 * time.Minute:                      "1h30m",
+		47 * time.Hour:                        "47h0m",
+		72 * time.Hour:                        "3d",
+		100 * 24 * time.Hour:                  "100d",
+		5 * 365 * 24 * time.Hour:              "5y",
 	} {
 		require.Equal(t, want, ageWords(d))
 	}
@@ -163,7 +181,8 @@ func TestGuard(t *testing.T) {
 	require.Equal(t, "lock run has been killed", why)
 	require.Equal(t, second, p)
 	past := monotonic() - 1
-	why, p = hear(orders{Processes: first, Until: past + int64(time.Hour)}, orders{Processes: second, Until: past})
+	why, p = hear(orders{Processes: first, Until: past + int64(time.Hour)},
+		orders{Processes: second, Until: past})
 	require.Equal(t, "lock run has been stopped for too long", why)
 	require.Equal(t, second, p)
 }

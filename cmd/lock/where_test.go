@@ -21,8 +21,10 @@ func TestNobodySaysWhereTheLocksAre(t *testing.T) {
 	home := t.TempDir()
 	for _, env := range [][]string{nil, {"LOCK_DB="}} {
 		u := user{append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home}, env...)}
-		for _, args := range [][]string{{"run", "--job", "x", "--", "echo", "no"}, {"list"}, {"status", "x"},
-			{"enable", "x"}, {"disable", "x"}, {"release", "x", "--holder", "y"}, {"forget", "x"}, {"init"},
+		for _, args := range [][]string{{"run", "--job", "x", "--", "echo", "no"}, {"list"},
+			{"status", "x"},
+			{"enable", "x"}, {"disable", "x"}, {"release", "x", "--holder", "y"}, {"forget", "x"},
+			{"init"},
 			{"init", "--apply"}, {"init", "--check"}} {
 			r := u.do(t, args...)
 			require.Equal(t, exitUsage, r.status, args)
@@ -49,7 +51,8 @@ func TestMessagesNameTheDatabase(t *testing.T) {
 			return b.String()
 		}
 		where := " [" + u.name() + "]\n"
-		for _, args := range [][]string{{"disable", "x"}, {"run", "--job", "x", "--", "true"}, {"disable", "x", "-v"},
+		for _, args := range [][]string{{"disable", "x"}, {"run", "--job", "x", "--", "true"},
+			{"disable", "x", "-v"},
 			{"enable", "x", "-v"}, {"run", "--job", "x", "-v", "--", "true"}, {"forget", "x"},
 			{"init", "--apply", "-v"}, {"list", "--no-ddl", "--table", "none"}} {
 			for line := range strings.Lines(stderr(args...)) {
@@ -84,8 +87,8 @@ var printable = func() string {
 	return b.String()
 }()
 
-// No part of a password is printed, whatever character it has, and whether it is written as in a URL
-// or as it is.
+// No part of a password is printed, whatever character it has, and whether it is written as in a
+// URL or as it is.
 func TestPasswordsOfAnyCharacter(t *testing.T) {
 	t.Parallel()
 	const before, after = "geheim", "streng"
@@ -106,9 +109,12 @@ func TestPasswordsOfAnyCharacter(t *testing.T) {
 		} else {
 			a.says.exit(err, "lock list")
 		}
-		for _, args := range [][]string{{"list", dsn}, {dsn}, {"run", "--ttl", dsn, "--job", "x", "--", "true"},
-			{"run", "--wait", dsn, "--job", "x", "--", "true"}, {"run", "--grace", dsn, "--job", "x", "--", "true"},
-			{"run", "--if-held", dsn, "--job", "x", "--", "true"}, {"run", "--" + dsn}, {"run", "-" + dsn}, {"list", "--log", dsn}} {
+		for _, args := range [][]string{{"list", dsn}, {dsn}, {"run", "--ttl", dsn, "--job", "x",
+			"--", "true"},
+			{"run", "--wait", dsn, "--job", "x", "--", "true"}, {"run", "--grace", dsn, "--job",
+				"x", "--", "true"},
+			{"run", "--if-held", dsn, "--job", "x", "--", "true"}, {"run", "--" + dsn}, {"run",
+				"-" + dsn}, {"list", "--log", dsn}} {
 			b := &app{says: &speaker{w: says}}
 			root := b.root()
 			root.SetArgs(args)
@@ -124,7 +130,8 @@ func TestPasswordsOfAnyCharacter(t *testing.T) {
 		password := before + c + after
 		check("postgres://u:" + password + "@127.0.0.1:1/d")
 		check("postgres://u:1" + c + password + "@127.0.0.1:1/d")
-		check((&url.URL{Scheme: "postgres", User: url.UserPassword("u", password), Host: "127.0.0.1:1"}).String())
+		check((&url.URL{Scheme: "postgres", User: url.UserPassword("u", password),
+			Host: "127.0.0.1:1"}).String())
 		check("postgres://u:" + url.QueryEscape(password) + "@127.0.0.1:1/d?sslmode=x")
 		check("cockroach://127.0.0.1:1/d?user=u&password=" + password)
 		check("cockroach://127.0.0.1:1/d?user=u&password=" + url.QueryEscape(password))
@@ -140,7 +147,8 @@ func TestMuteHost(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { l.Close() })
 	u := userOf(t, "postgres://u@"+l.Addr().String()+"/d")
-	for _, args := range [][]string{{"list"}, {"status", "x"}, {"run", "--job", "x", "--", "echo", "no"},
+	for _, args := range [][]string{{"list"}, {"status", "x"}, {"run", "--job", "x", "--", "echo",
+		"no"},
 		{"init", "--check"}} {
 		t.Run(args[0], func(t *testing.T) {
 			t.Parallel()
