@@ -288,9 +288,9 @@ func TestLostLock(t *testing.T) {
 				p.expect(t, "term")
 				p.end(t)
 				require.Equal(t, exitLost, p.exit(t))
-				require.Regexp(t, `^lock: default/`+name+`: the (lock|lease) is lost: .*: ending the command
-lock: default/`+name+`: not ended 300ms after TERM: killing it
-$`, p.stderr.String())
+				require.Regexp(t, `^lock: default/`+name+`: the (lock|lease) is lost: `+
+					`.*: ending the command\nlock: default/`+name+
+					`: not ended 300ms after TERM: killing it\n$`, p.stderr.String())
 				require.NotContains(t, u.ok(t, "status", name), "held")
 			})
 		}
