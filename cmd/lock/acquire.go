@@ -92,25 +92,16 @@ func (r *run) acquire(o lock.Options, job lock.Job, signals <-chan os.Signal) (l
 	return nil, nil, err
 }
 
-// await acquires the lock. It says what it waits for: a lock that another holds to those who want
-// to know, a database that is away to everybody.
+// await acquires the lock. If it may have to wait, it looks first what for, and says so: a lock
+// that another holds to those who want to know, a database that is away to everybody. It acquires
+// with one call, which knows what has become of all of its attempts.
 func (r *run) await(ctx context.Context, l *lock.Lock, job lock.Job) (*lock.Lease, error) {
-	at := job
-	at.Wait = 0
-	lease, err := l.Acquire(ctx, at)
-	if err == nil || job.Wait == 0 || ctx.Err() != nil || !worthWaiting(err) {
+	if job.Wait > 0 {
+		r.tellWait(ctx, l, job)
+	}
+	lease, err := l.Acquire(ctx, job)
+	if err != nil || job.Wait == 0 {
 		return lease, err
-	}
-	var f *failure
-	errors.As(judge(err), &f)
-	if f.code == exitDatabase {
-		r.says.warn(f.words() + "; waiting")
-	} else {
-		r.says.info(f.words() + "; waiting")
-	}
-	lease, err = l.Acquire(ctx, job)
-	if err != nil {
-		return nil, err
 	}
 	// The guard needs to know since when we have the lock, and what it has heard of is the wait.
 	if err = lease.Renew(ctx); err != nil {
@@ -119,10 +110,19 @@ func (r *run) await(ctx context.Context, l *lock.Lock, job lock.Job) (*lock.Leas
 	return lease, nil
 }
 
-// worthWaiting reports whether the lock may be had later.
-func worthWaiting(err error) bool {
-	return !errors.As(err, new(*lock.ErrDisabled)) && !errors.As(err, new(*lock.ErrAlreadyRun)) &&
-		!errors.As(err, new(*lock.ErrTickAhead))
+func (r *run) tellWait(ctx context.Context, l *lock.Lock, job lock.Job) {
+	looking, cancel := within(ctx, callTimeout)
+	defer cancel()
+	s, err := l.Status(looking, job.ComponentName, job.JobName)
+	var f *failure
+	switch {
+	case ctx.Err() != nil:
+	case errors.As(explain(looking, judge(err)), &f):
+		r.says.warn(f.words() + "; waiting")
+	case s.Locked:
+		r.says.info(fmt.Sprintf("%s is held by %s, acquired or renewed %s; waiting", r.name(),
+			holderWords(s.Holder), agoWords(s.Holder.Age)))
+	}
 }
 
 // giveBack releases a lock that nothing was done with, and leaves its tick free. The error says

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strings"
 	"time"
@@ -52,10 +53,22 @@ func (a *app) connect(ctx context.Context, o lock.Options) (l *lock.Lock, done f
 			db.Close()
 			return nil, nil, fail(exitUsage, err)
 		}
-		// Whatever hangs in the driver must not keep us from exiting.
-		return ready, func() { go db.Close() }, nil
+		return ready, func() { closeSoon(db) }, nil
 	case <-ctx.Done():
 		return nil, nil, fail(exitDatabase, context.Cause(ctx))
+	}
+}
+
+// closeSoon closes a database, unless the driver hangs.
+func closeSoon(db *sql.DB) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		db.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(time.Second):
 	}
 }
 

@@ -55,9 +55,8 @@ func parseTarget(s string) (target, error) {
 		}
 		return parseFile(strings.TrimPrefix(path, "//"))
 	case strings.Contains(s, "://"):
-		return target{}, errors.New("--db: it is a URL, but not one that begins with " +
-			"postgres://, " +
-			"cockroach:// or sqlite:")
+		return target{}, errors.New("--db: it is a URL, but neither postgres:// nor cockroach:// " +
+			"nor the path of a file")
 	case !filepath.IsAbs(s) && !strings.HasPrefix(s, ".") && strings.ContainsAny(s, ":@="):
 		// A file of that name would be a lock that no other machine sees.
 		return target{}, errors.New("--db: write a server as a URL, postgres://host/database, " +

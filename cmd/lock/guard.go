@@ -155,7 +155,9 @@ func (a *app) guardCommand() *cobra.Command {
 // kill kills processes, and then says why.
 func (a *app) kill(p processes, why string) {
 	immune := p.signal(unix.SIGKILL)
-	a.says.fault(why + ": the command has been killed")
+	if len(immune) == 0 {
+		a.says.fault(why + ": the command has been killed")
+	}
 	for range 50 { // a process may be starting another
 		if len(immune) > 0 {
 			a.says.fault(fmt.Sprintf("%s: %s: it may go on, and the lock expires when its TTL has "+

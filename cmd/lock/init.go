@@ -70,7 +70,7 @@ func (a *app) checkTable(t target, create bool) error {
 	if err != nil {
 		return fail(exitDatabase, err)
 	}
-	defer func() { go db.Close() }()
+	defer closeSoon(db)
 	ctx, cancel := within(context.Background(), callTimeout)
 	defer cancel()
 	if err := db.PingContext(ctx); err != nil {

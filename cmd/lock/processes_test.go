@@ -210,6 +210,19 @@ func TestGuardIsStopped(t *testing.T) {
 	require.Equal(t, unix.SIGKILL, status.Signal())
 }
 
+// That the guard is gone is said, and the command goes on.
+func TestGuardIsGone(t *testing.T) {
+	t.Parallel()
+	u := sqliteUser(t)
+	p := u.start(t, "run", "--job", "x", "--", "sh", "-c",
+		"ps -o pid= -o args= --ppid $PPID | awk '$3 == \"guard\" {print $1}'; read line; echo $line")
+	require.NoError(t, unix.Kill(p.pid(t), unix.SIGKILL))
+	p.says(t, "the guard is gone")
+	p.stdin.Write([]byte("on\n"))
+	p.expect(t, "on")
+	require.Equal(t, 0, p.exit(t))
+}
+
 // A guard says nothing of runs that are well.
 func TestShortRuns(t *testing.T) {
 	t.Parallel()

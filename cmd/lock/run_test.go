@@ -208,6 +208,19 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 	require.Equal(t, "alive\n", string(out))
 }
 
+// While a database is away, everybody is told that it is waited for; and it is.
+func TestWaitingForTheDatabase(t *testing.T) {
+	t.Parallel()
+	u, _, proxy := throughProxy(t)
+	proxy.Refuse()
+	p := u.start(t, "run", "--job", "x", "--wait", "forever", "--poll", "50ms", "--", "echo", "mine")
+	p.says(t, "; waiting\n")
+	require.Contains(t, p.stderr.String(), "lock: the database: ")
+	proxy.Heal()
+	p.expect(t, "mine")
+	require.Equal(t, 0, p.exit(t))
+}
+
 // A server that doesn't answer to the creation of the table is no reason not to hear a signal.
 func TestSignalWhileTheTableIsCreated(t *testing.T) {
 	t.Parallel()

@@ -164,20 +164,24 @@ func TestLostReply(t *testing.T) {
 		t.Parallel()
 		u, direct, proxy := throughProxy(t)
 		proxy.Arm(faultproxy.Fault{Place: faultproxy.ReplyLost, Then: faultproxy.Refuse})
-		p := u.start(t, "run", "--job", "x", "--tick", "2026-11-23", "--wait", "forever",
-			"--no-ddl", "--", "echo", "made")
-		p.says(t, "; waiting\n")
-		proxy.Heal()
-		p.signal(t, unix.SIGTERM)
-		code := p.exit(t)
-		if code == 0 { // it was quicker
-			p.expect(t, "made")
-			return
-		}
-		require.Equal(t, 143, code)
+		run := []string{"run", "--job", "x", "--ttl", "2s", "--tick", "2026-11-23", "--no-ddl", "--"}
+		p := u.start(t, append(run, "echo", "no")...)
 		require.Eventually(t, func() bool {
-			return direct.do(t, "run", "--job", "x", "--ttl", "1s", "--tick", "2026-11-23", "--",
-				"echo", "made").stdout == "made\n"
+			return strings.Contains(direct.ok(t, "status", "x"), "held")
+		}, patience, time.Millisecond)
+		p.signal(t, unix.SIGTERM)
+		proxy.Heal()
+		switch p.exit(t) {
+		case 0: // it had come through again and begun
+			p.expect(t, "no")
+			return
+		case 143, exitDatabase: // it had given up
+		default:
+			require.Fail(t, "another status", p.stderr)
+		}
+		require.Empty(t, p.lines)
+		require.Eventually(t, func() bool {
+			return direct.do(t, append(run, "echo", "made")...).stdout == "made\n"
 		}, patience, 100*time.Millisecond)
 	})
 }

@@ -135,7 +135,11 @@ func (w *watch) cannot(immune []int) {
 
 // keptWords says what becomes of the lock meanwhile.
 func (w *watch) keptWords() string {
-	if w.lease.Err() != nil {
+	switch {
+	case w.lease.Err() == nil:
+	case w.lease.Job().TTL == lock.Forever:
+		return "the lock is lost"
+	default:
 		return "the lock is lost, and expires when its TTL has passed"
 	}
 	return "the lock is kept until then"
