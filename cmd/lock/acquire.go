@@ -77,6 +77,7 @@ func (r *run) acquire(o lock.Options, job lock.Job, signals <-chan os.Signal) (l
 	case lease != nil:
 		err = r.giveBack(lease)
 	case errors.Is(err, lock.ErrOutcomeUnknown):
+		job.ComponentID = r.asked // which has something random at its end, of a tick
 		err = r.settle(l, job, err)
 	case stopped != nil:
 		err = nil
@@ -166,6 +167,9 @@ func (r *run) inVain(job lock.Job, err error) error {
 		words = fmt.Sprintf("it never expires: "+
 			"lock release %q --component %q --holder %q --run %q --force", job.JobName,
 			job.ComponentName, job.ComponentID, r.runID(job))
+		if !job.Tick.IsZero() {
+			words += ", and lock forget, or its tick counts as run"
+		}
 	}
 	return fmt.Errorf("%s: %w; the lock may be held by %s (run %s), which does nothing; %s",
 		r.name(), err, visible(job.ComponentID), visible(r.runID(job)), words)

@@ -34,6 +34,8 @@ type run struct {
 	ttl, wait, ifHeld                        string
 	grace, poll                              time.Duration
 	stopWhenDisabled                         bool
+
+	asked string // the component ID that the lock was asked for with
 }
 
 // request makes a Job of the flags, or says what is wrong with them.
@@ -74,6 +76,9 @@ func (r *run) request(graceSaid bool) (lock.Job, error) {
 	case r.tick != "":
 		if j.Tick, j.TickAhead, err = parseTick(r.tick); err != nil {
 			return j, err
+		}
+		if r.componentID == "" { // the library adds something random
+			j.ComponentID = fmt.Sprintf("%s/%d", host, os.Getpid())
 		}
 	case r.jobID == "": // as the library would name it; but if a reply is lost we need to know
 		j.JobID = time.Now().UTC().Format("2006-01-02T15:04:05Z") + "/" + random
@@ -121,12 +126,14 @@ func (r *run) run(argv []string, graceSaid bool) error {
 	}
 	o := r.options()
 	o.Observer = func(_ context.Context, e lock.Event) {
+		if e.Operation == "Acquire" {
+			r.asked = e.ComponentID
+		}
 		g.observe(e)
 		r.report(e)
 	}
 	signals := catch()
-	r.says.with("component", job.ComponentName, "job", job.JobName, "component_id", job.ComponentID,
-		"job_id", r.runID(job))
+	r.says.with("component", job.ComponentName, "job", job.JobName, "job_id", r.runID(job))
 	lease, done, err := r.acquire(o, job, signals)
 	if err != nil {
 		if r.ifHeld == "skip" && (isCode(err, exitHeld) || isCode(err, exitRun)) {
@@ -136,6 +143,7 @@ func (r *run) run(argv []string, graceSaid bool) error {
 		return err
 	}
 	defer done()
+	r.says.with("component_id", lease.Job().ComponentID)
 	if from := lease.TakenFrom(); from != nil {
 		r.says.warn(fmt.Sprintf("%s: taken over from %s, which was last heard of %s", r.name(),
 			holderWords(*from), agoWords(from.Age)))

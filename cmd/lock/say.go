@@ -47,6 +47,8 @@ func (s *speaker) about(where string) {
 
 // with adds to all messages in JSON what they are about.
 func (s *speaker) with(attrs ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.json != nil {
 		s.json = s.json.With(attrs...)
 	}

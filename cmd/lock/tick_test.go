@@ -155,6 +155,7 @@ func TestLostReply(t *testing.T) {
 			"echo", "no")
 		require.Equal(t, exitDatabase, r.status)
 		require.Contains(t, r.stderr, "it expires after 2s")
+		require.Contains(t, r.stderr, "held by "+direct.holder(t, "x")+" (run 2026-11-23T00:00:00Z)")
 		require.Eventually(t, func() bool {
 			return direct.do(t, "run", "--job", "x", "--ttl", "2s", "--tick", "2026-11-23", "--",
 				"echo", "made").stdout == "made\n"
