@@ -18,7 +18,7 @@ import (
 )
 
 func ExampleLock_Lock() {
-	l := lock.NewLocal(nil) // a service has lock.New(db)
+	l := lock.NewMemory(lock.Options{}) // a service has lock.New(db)
 
 	fmt.Println("instance-1:", l.Lock("shop", "instance-1", "invoices", "run-1", 10*time.Minute))
 
@@ -38,9 +38,9 @@ func ExampleLock_Lock() {
 }
 
 func ExampleLock_Run() {
-	l := lock.NewLocal(nil) // a service has lock.New(db)
+	l := lock.NewMemory(lock.Options{}) // a service has lock.New(db)
 
-	job := lock.Job{ComponentName: "shop", JobName: "outbox", MaxDuration: 30 * time.Second}
+	job := lock.Job{ComponentName: "shop", JobName: "outbox", TTL: 30 * time.Second}
 	err := l.Run(context.Background(), job, func(ctx context.Context) error {
 		// ctx ends when the lease is lost.
 		fmt.Println("draining the outbox")
@@ -59,19 +59,19 @@ func ExampleLock_Run() {
 }
 
 // Every instance fires every tick of the schedule, and one of them runs it.
-func ExampleLock_Acquire_once() {
-	l := lock.NewLocal(nil) // a service has lock.New(db)
+func ExampleLock_Acquire_tick() {
+	l := lock.NewMemory(lock.Options{}) // a service has lock.New(db)
 
 	tick := time.Date(2026, time.March, 29, 2, 0, 0, 0, time.UTC)
 	fire := func(instance string) {
 		lease, err := l.Acquire(context.Background(), lock.Job{
-			ComponentName: "shop", JobName: "report", ComponentID: instance, MaxDuration: time.Minute,
-			Once: true, JobID: lock.Tick(tick),
+			ComponentName: "shop", JobName: "report", ComponentID: instance, TTL: time.Minute,
+			Tick: tick,
 		})
 		var already *lock.ErrAlreadyRun
 		switch {
 		case errors.As(err, &already):
-			fmt.Printf("%s: %s has run %s\n", instance, already.Last().ComponentID, already.Last().JobID)
+			fmt.Printf("%s: another has run %s\n", instance, already.Last().JobID)
 		case err != nil:
 			fmt.Println(err)
 		default:
@@ -85,12 +85,11 @@ func ExampleLock_Acquire_once() {
 	fire("instance-2")
 	// Output:
 	// instance-1: runs 2026-03-29T02:00:00Z
-	// instance-2: instance-1 has run 2026-03-29T02:00:00Z
+	// instance-2: another has run 2026-03-29T02:00:00Z
 	// instance-2: runs 2026-03-30T02:00:00Z
 }
 
-// A payout is written by a transaction that can't commit unless the lease is held, so nothing is
-// paid twice.
+// A payout is written by a transaction that can't commit unless the lease is held, so nothing is paid twice.
 func ExampleLease_Check() {
 	var db *sql.DB // which the service has opened
 	l := lock.New(db)
@@ -110,15 +109,15 @@ func ExampleLease_Check() {
 		return tx.Commit()
 	}
 
-	job := lock.Job{ComponentName: "shop", JobName: "payout", JobID: "March", MaxDuration: time.Minute}
+	job := lock.Job{ComponentName: "shop", JobName: "payout", JobID: "March", TTL: time.Minute}
 	if err := l.Run(context.Background(), job, pay); errors.Is(err, lock.ErrLost) {
 		fmt.Println("another instance has the lease; nothing is paid twice")
 	}
 }
 
-func ExampleNewLocal() {
-	l := lock.NewLocal(nil)
-	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute},
+func ExampleNewMemory() {
+	l := lock.NewMemory(lock.Options{})
+	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "report", TTL: time.Minute},
 		func(ctx context.Context) error {
 			fmt.Println("reporting, token above 0:", lock.LeaseFrom(ctx).Token() > 0)
 			return nil
@@ -153,8 +152,8 @@ func ExampleErrUnauthorised() {
 	// not now: invoices of shop has it, with instance-1, for 5m0s
 }
 
-// After a broken connection nobody knows whether the lock was taken. The same call settles it: if
-// it was, the caller holds it already, and is told so.
+// After a broken connection nobody knows whether the lock was taken. The same call settles it: if it was, the caller holds it
+// already, and is told so.
 func ExampleErrOutcomeUnknown() {
 	db, mock, err := sqlmock.New()
 	if err != nil {
@@ -183,8 +182,7 @@ func ExampleErrOutcomeUnknown() {
 	// instance-1: <nil>
 }
 
-// What the page for the one on call shows. The table doesn't say how long a job may take: that is
-// for the caller to know.
+// What the page for the one on call shows. The table doesn't say how long a job may take: that is for the caller to know.
 func ExampleLock_List() {
 	l, clock := locktest.New()
 	for _, err := range []error{
@@ -223,7 +221,7 @@ func ExampleLock_List() {
 
 // Before a deployment: let nobody begin, and wait for the run that is under way.
 func ExampleLock_Status() {
-	l := lock.NewLocal(nil)
+	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
 	if err := l.Disable("shop", "backup"); err != nil {
 		log.Fatal(err)
@@ -243,8 +241,7 @@ func ExampleLock_Status() {
 	// nobody is at it; enabled: false
 }
 
-// Locked is what the row says. Whether the holder may be replaced follows from the longest
-// duration that a challenger states.
+// Locked is what the row says. Whether the holder may be replaced follows from the TTL that a challenger states.
 func ExampleStatus_Expired() {
 	l, clock := locktest.New()
 	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
@@ -258,18 +255,18 @@ func ExampleStatus_Expired() {
 	fmt.Println("locked:", s.Locked)
 	fmt.Println("expired after an hour:", s.Expired(time.Hour))
 	fmt.Println("expired after two:", s.Expired(2*time.Hour))
-	fmt.Println("expired without a longest duration:", s.Expired(0))
+	fmt.Println("expired without a TTL:", s.Expired(0))
 	// Output:
 	// locked: true
 	// expired after an hour: true
 	// expired after two: false
-	// expired without a longest duration: false
+	// expired without a TTL: false
 }
 
-// The machine of instance-1 is gone, and nobody wants to wait until its lock expires. The holder
-// that was seen is named, so that the lock of another, who may have it by now, stays.
+// The machine of instance-1 is gone, and nobody wants to wait until its lock expires. The holder that was seen is named, so
+// that the lock of another, who may have it by now, stays.
 func ExampleLock_ForceRelease() {
-	l := lock.NewLocal(nil)
+	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
 	if err := l.Lock("shop", "instance-1", "backup", "run-1", 0); err != nil {
 		log.Fatal(err)
@@ -294,7 +291,7 @@ func ExampleLock_ForceRelease() {
 }
 
 func ExampleLock_Disable() {
-	l := lock.NewLocal(nil)
+	l := lock.NewMemory(lock.Options{})
 	if err := l.Disable("shop", "backup"); err != nil {
 		log.Fatal(err)
 	}
@@ -313,8 +310,7 @@ func ExampleLock_Disable() {
 	// <nil>
 }
 
-// A table of one's own, made by a migration, and two listeners: a logger, and a function for
-// metrics.
+// A table of one's own, made by a migration, and two listeners: a logger, and a function for metrics.
 func ExampleNewWith() {
 	db, mock, err := sqlmock.New() // in place of a database in which the table is
 	if err != nil {
@@ -323,7 +319,7 @@ func ExampleNewWith() {
 	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
 	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).
 		AddRow(locktest.HeldBy("instance-1", "run-1", time.Now())...))
-	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
+	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.UnlockColumns).AddRow(locktest.Unlocked()...))
 
 	l, err := lock.NewWith(db, lock.Options{
 		Table: "job locks",
@@ -346,17 +342,17 @@ func ExampleNewWith() {
 	l.Lock("shop", "instance-1", "backup", "run-1", time.Hour)
 	l.Lock("shop", "instance-2", "backup", "run-2", time.Hour)
 	l.Unlock("shop", "instance-1", "backup", "run-1")
-	// Output: level=INFO msg="lock acquired" call=Lock component=shop job=backup
-	// component_id=instance-1 job_id=run-1 refused: shop/backup, held by instance-1 level=INFO
-	// msg="lock released" call=Unlock component=shop job=backup component_id=instance-1
-	// job_id=run-1
+	// Output:
+	// level=INFO msg="lock acquired" operation=Lock component=shop job=backup component_id=instance-1 job_id=run-1
+	// refused: shop/backup, held by instance-1
+	// level=INFO msg="lock released" operation=Unlock component=shop job=backup component_id=instance-1 job_id=run-1
 }
 
 // A stand-by waits for as long as it takes, and leads as soon as the leader has gone.
 func ExampleLock_Acquire_wait() {
-	l := lock.NewLocal(nil)
+	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
-	job := lock.Job{ComponentName: "shop", JobName: "outbox", MaxDuration: 30 * time.Second, Wait: -1, Poll: 10 * time.Millisecond}
+	job := lock.Job{ComponentName: "shop", JobName: "outbox", TTL: 30 * time.Second, Wait: lock.Forever, Poll: 10 * time.Millisecond}
 
 	leader, err := l.Acquire(ctx, job)
 	if err != nil {
@@ -385,7 +381,7 @@ func ExampleLock_Acquire_wait() {
 func ExampleJob_spacing() {
 	l, clock := locktest.New()
 	fill := func() {
-		err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "cache", MaxDuration: time.Minute,
+		err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "cache", TTL: time.Minute,
 			Spacing: time.Hour}, func(context.Context) error {
 			fmt.Println("filling it")
 			return nil
@@ -408,13 +404,13 @@ func ExampleJob_spacing() {
 
 // A job that has begun goes on when it is disabled, unless it says otherwise.
 func ExampleJob_stopWhenDisabled() {
-	l := lock.NewLocal(nil)
-	job := lock.Job{ComponentName: "shop", JobName: "import", MaxDuration: 3 * time.Second, StopWhenDisabled: true}
+	l := lock.NewMemory(lock.Options{})
+	job := lock.Job{ComponentName: "shop", JobName: "import", TTL: 3 * time.Second, StopWhenDisabled: true}
 	err := l.Run(context.Background(), job, func(ctx context.Context) error {
 		if err := l.Disable("shop", "import"); err != nil { // as the one on call does
 			return err
 		}
-		<-ctx.Done() // within a third of MaxDuration
+		<-ctx.Done() // within a third of TTL
 		return nil
 	})
 	var disabled *lock.ErrDisabled
@@ -425,10 +421,10 @@ func ExampleJob_stopWhenDisabled() {
 
 // A Lease can be had without Run, by who decides when to begin and when to stop.
 func ExampleLease_Context() {
-	l := lock.NewLocal(nil)
+	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
 	lease, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "outbox", ComponentID: "instance-1", JobID: "run-1",
-		MaxDuration: 30 * time.Second})
+		TTL: 30 * time.Second})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -446,11 +442,11 @@ func ExampleLease_Context() {
 	// the lease is lost: it was released by another
 }
 
-// Before something that can't be undone and isn't in the database: make sure that the lease is
-// held right now. It has all of MaxDuration before it again then.
+// Before something that can't be undone and isn't in the database: make sure that the lease is held right now. It has all of
+// TTL before it again then.
 func ExampleLease_Renew() {
-	l := lock.NewLocal(nil)
-	job := lock.Job{ComponentName: "shop", JobName: "newsletter", MaxDuration: time.Minute}
+	l := lock.NewMemory(lock.Options{})
+	job := lock.Job{ComponentName: "shop", JobName: "newsletter", TTL: time.Minute}
 	err := l.Run(context.Background(), job, func(ctx context.Context) error {
 		if err := lock.LeaseFrom(ctx).Renew(ctx); err != nil {
 			return err
@@ -464,8 +460,8 @@ func ExampleLease_Renew() {
 	// <nil>
 }
 
-// A store that remembers the largest token that it has seen refuses a holder that is late, even
-// one that doesn't know yet that it has lost the lock.
+// A store that remembers the largest token that it has seen refuses a holder that is late, even one that doesn't know yet
+// that it has lost the lock.
 func ExampleLease_Token() {
 	l, clock := locktest.New()
 	ctx := context.Background()
@@ -479,7 +475,7 @@ func ExampleLease_Token() {
 		fmt.Println("stored:", what)
 	}
 
-	job := lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute}
+	job := lock.Job{ComponentName: "shop", JobName: "report", TTL: time.Minute}
 	first, err := l.Acquire(ctx, job)
 	if err != nil {
 		log.Fatal(err)
@@ -510,7 +506,7 @@ func ExampleLease_TakenFrom() {
 	}
 	clock.Advance(time.Hour) // instance-1 has died
 
-	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "import", MaxDuration: time.Minute},
+	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "import", TTL: time.Minute},
 		func(ctx context.Context) error {
 			if dead := lock.LeaseFrom(ctx).TakenFrom(); dead != nil {
 				fmt.Printf("throwing away what %s of %s has left behind\n", dead.JobID, dead.ComponentID)
@@ -537,7 +533,7 @@ func ExampleLeaseFrom() {
 	}
 	ctx := context.Background()
 	upload(ctx)
-	err := lock.NewLocal(nil).Run(ctx, lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute},
+	err := lock.NewMemory(lock.Options{}).Run(ctx, lock.Job{ComponentName: "shop", JobName: "report", TTL: time.Minute},
 		func(ctx context.Context) error {
 			upload(ctx)
 			return nil
@@ -549,20 +545,7 @@ func ExampleLeaseFrom() {
 	// <nil>
 }
 
-// All instances round the time of a tick alike, whatever their clocks and zones say.
-func ExampleTick() {
-	zurich := time.FixedZone("CEST", 2*60*60)
-	first := time.Date(2026, time.June, 1, 4, 0, 0, 250e6, zurich) // a little late
-	second := time.Date(2026, time.June, 1, 2, 0, 7, 0, time.UTC)  // seven seconds late
-	fmt.Println(lock.Tick(first.Truncate(time.Hour)))
-	fmt.Println(lock.Tick(second.Truncate(time.Hour)))
-	// Output:
-	// 2026-06-01T02:00:00Z
-	// 2026-06-01T02:00:00Z
-}
-
-// Within one process, without names and without waiting: a handler that does nothing while it is
-// at work already.
+// Within one process, without names and without waiting: a handler that does nothing while it is at work already.
 func ExampleLocalLock() {
 	var reloading lock.LocalLock
 	reload := func(work func()) {
@@ -592,8 +575,8 @@ func ExampleNoopLocker() {
 		fmt.Println("making the backup")
 		return nil
 	}
-	fmt.Println(backup(&lock.NoopLocker{})) // alone
-	fmt.Println(backup(lock.NewLocal(nil))) // or lock.New(db), in a fleet
+	fmt.Println(backup(&lock.NoopLocker{}))             // alone
+	fmt.Println(backup(lock.NewMemory(lock.Options{}))) // or lock.New(db), in a fleet
 	// Output:
 	// making the backup
 	// <nil>

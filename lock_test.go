@@ -45,28 +45,7 @@ var (
 
 func TestSpecification(t *testing.T) { everywhere(t, dbtest.TestSpecification) }
 
-func TestALockConcernsItsRowOnly(t *testing.T) {
-	everywhere(t, func(t *testing.T, e dbtest.Engine) {
-		tb := dbtest.NewTable(t, e)
-		l := tb.Lock()
-		require.NoError(t, l.Lock("c", "a", "j", "1", 0))
-		require.NoError(t, l.Lock("c", "a", "k", "1", 0))
-		require.NoError(t, l.Lock("d", "a", "j", "1", 0))
-		require.NoError(t, l.Disable("c", "k"))
-		require.NoError(t, l.Unlock("d", "a", "j", "1"))
-		for _, want := range []struct {
-			component, job, status string
-			enabled                bool
-		}{
-			{"c", "j", "LOCKED", true}, {"c", "k", "LOCKED", false}, {"d", "j", "UNLOCKED", true},
-		} {
-			s := tb.Get(want.component, want.job)
-			require.Equal(t, dbtest.Row{ComponentID: "a", JobID: "1", Enabled: want.enabled, Status: want.status}, s.Fields())
-		}
-	})
-}
-
-func TestWhatNoDatabaseCanHoldIsRefusedBeforeItIsAsked(t *testing.T) {
+func TestLock_Lock_whatNoDatabaseCanHold(t *testing.T) {
 	l := lock.New(dbtest.Storage{
 		OnExec: func(query string) error {
 			require.Contains(t, query, "CREATE TABLE", "only New asks anything")

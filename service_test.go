@@ -6,7 +6,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"regexp"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,8 +19,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
-// nightly is a service that guards its job with a lock, and TestNightly its own unit test: the
-// README shows both.
+// nightly is a service that guards its job with a lock, and TestNightly its own unit test: the README shows both.
 func nightly(db *sql.DB, work func()) error {
 	l := lock.New(db)
 	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
@@ -33,7 +31,7 @@ func nightly(db *sql.DB, work func()) error {
 }
 
 func payout(ctx context.Context, l *lock.Lock, db *sql.DB) error {
-	job := lock.Job{ComponentName: "shop", JobName: "payout", MaxDuration: time.Minute}
+	job := lock.Job{ComponentName: "shop", JobName: "payout", TTL: time.Minute}
 	return l.Run(ctx, job, func(ctx context.Context) error {
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
@@ -118,102 +116,77 @@ func newMock(t *testing.T) (*lock.Lock, sqlmock.Sqlmock) {
 	return l, mock
 }
 
-func TestACallIsOneStatementWithItsArgumentsInOrder(t *testing.T) {
+func TestLock_statements(t *testing.T) {
+	row := func(columns []string, row []driver.Value) *sqlmock.Rows {
+		rows := sqlmock.NewRows(columns)
+		if row != nil {
+			rows.AddRow(row...)
+		}
+		return rows
+	}
 	for name, answer := range map[string]struct {
 		row  []driver.Value
 		want error
 	}{
 		"granted":  {locktest.Granted(), nil},
 		"held":     {locktest.HeldBy("b", "2", time.Now().Add(-time.Minute)), &lock.ErrUnauthorised{}},
+		"mine":     {locktest.HeldBy("a", "1", time.Now().Add(-time.Minute)), nil},
 		"disabled": {locktest.Disabled(), &lock.ErrDisabled{}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run("Lock/"+name, func(t *testing.T) {
 			l, mock := newMock(t)
-			mock.ExpectQuery("").WithArgs("c", "a", "j", "1", "3600000001 microseconds").
-				WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(answer.row...))
+			mock.ExpectQuery("").WithArgs("c", "a", "j", "1", "3600000001", nil, nil, nil).
+				WillReturnRows(row(locktest.Columns, answer.row))
 			require.IsType(t, answer.want, l.Lock("c", "a", "j", "1", time.Hour+1999*time.Nanosecond))
+			mock.ExpectQuery("").WithArgs("c", "a", "j", "1", nil, nil, nil, nil).
+				WillReturnRows(row(locktest.Columns, answer.row))
+			require.IsType(t, answer.want, l.Lock("c", "a", "j", "1", 0))
 		})
 	}
-	t.Run("no longest duration", func(t *testing.T) {
-		l, mock := newMock(t)
-		mock.ExpectQuery("").WithArgs("c", "a", "j", "1", nil).
-			WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.HeldBy("a", "1", time.Time{})...))
-		require.NoError(t, l.Lock("c", "a", "j", "1", 0))
-	})
 	t.Run("Unlock", func(t *testing.T) {
 		l, mock := newMock(t)
-		mock.ExpectQuery("").WithArgs("c", "a", "j", "1").
-			WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
+		mock.ExpectQuery("^UPDATE").WithArgs("c", "a", "j", "1", nil, nil, "1").
+			WillReturnRows(row(locktest.UnlockColumns, locktest.Unlocked()))
 		require.NoError(t, l.Unlock("c", "a", "j", "1"))
-		mock.ExpectQuery("").WithArgs("c", "a", "j", "1").
-			WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.HeldBy("b", "2", time.Time{})...))
+		mock.ExpectQuery("^UPDATE").WillReturnRows(row(locktest.UnlockColumns, nil))
+		mock.ExpectQuery("^SELECT").WithArgs("c", "j").
+			WillReturnRows(row(locktest.StatusColumns, locktest.Status("b", "2", time.Now())))
 		require.IsType(t, &lock.ErrUnauthorised{}, l.Unlock("c", "a", "j", "1"))
 	})
 	t.Run("Enable, Disable", func(t *testing.T) {
 		l, mock := newMock(t)
-		mock.ExpectExec("").WithArgs("c", "j", true).WillReturnResult(sqlmock.NewResult(0, 1))
+		mock.ExpectExec("").WithArgs("c", "j", "true").WillReturnResult(sqlmock.NewResult(0, 1))
 		require.NoError(t, l.Enable("c", "j"))
-		mock.ExpectExec("").WithArgs("c", "j", false).WillReturnResult(sqlmock.NewResult(0, 1))
+		mock.ExpectExec("").WithArgs("c", "j", "false").WillReturnResult(sqlmock.NewResult(0, 1))
 		require.NoError(t, l.Disable("c", "j"))
+	})
+	t.Run("CockroachDB is known from its first answer", func(t *testing.T) {
+		l, mock := newMock(t)
+		cockroach := locktest.HeldBy("b", "2", time.Now())
+		peeked := append(append([]driver.Value{}, cockroach[1:7]...), "held")
+		cockroach[8] = true
+		peek := func(p []driver.Value) {
+			mock.ExpectQuery("^SELECT").WithArgs("c", "j", "1", "3600000000", nil, nil).WillReturnRows(row(locktest.Columns[1:8], p))
+		}
+		mock.ExpectQuery("^WITH").WillReturnRows(row(locktest.Columns, cockroach))
+		peek(peeked)
+		require.IsType(t, &lock.ErrUnauthorised{}, l.Lock("c", "a", "j", "1", time.Hour))
+		peek(peeked)
+		require.IsType(t, &lock.ErrUnauthorised{}, l.Lock("c", "a", "j", "1", time.Hour))
+		free := append([]driver.Value{}, peeked...)
+		free[6] = nil
+		peek(free)
+		mock.ExpectQuery("^INSERT INTO locks").WithArgs("c", "a", "j", "1", "3600000000", nil, nil).
+			WillReturnRows(sqlmock.NewRows([]string{"written"}).AddRow(time.Now().UnixMicro()))
+		require.NoError(t, l.Lock("c", "a", "j", "1", time.Hour))
+		// The last to have it, here, tries at once. It was lost to another.
+		mock.ExpectQuery("^INSERT INTO locks").WillReturnRows(sqlmock.NewRows([]string{"written"}))
+		peek(peeked)
+		require.IsType(t, &lock.ErrUnauthorised{}, l.Lock("c", "a", "j", "1", time.Hour))
 	})
 }
 
-func TestTheTextIsTheSameEveryTime(t *testing.T) {
-	var texts []string
-	db, mock, err := sqlmock.New(sqlmock.QueryMatcherOption(sqlmock.QueryMatcherFunc(func(_, actual string) error {
-		texts = append(texts, actual)
-		return nil
-	})))
-	require.NoError(t, err)
-	mock.ExpectExec("").WillReturnResult(sqlmock.NewResult(0, 0))
-	l := lock.New(db)
-	for range 4 {
-		mock.ExpectQuery("").WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
-	}
-	require.NoError(t, l.Lock("c", "a", "j", "1", time.Hour))
-	require.NoError(t, l.Unlock("c", "a", "j", "1"))
-	require.NoError(t, l.Lock("d", "b", "k", "2", 0))
-	require.NoError(t, l.Unlock("d", "b", "k", "2"))
-	require.Equal(t, texts[1], texts[3])
-	require.Equal(t, texts[2], texts[4])
-}
-
-// TestCockroachDBIsToldWhatSuitsIt: the first answer tells that it is one, and from then on a
-// refusal is one small read.
-func TestCockroachDBIsToldWhatSuitsIt(t *testing.T) {
-	l, mock := newMock(t)
-	none := func() *sqlmock.Rows { return sqlmock.NewRows(locktest.Columns) }
-	cockroach := func(row []driver.Value) *sqlmock.Rows {
-		row[len(row)-1] = true
-		return none().AddRow(row...)
-	}
-	held := func() *sqlmock.Rows { return cockroach(locktest.HeldBy("b", "2", time.Now())) }
-	won := func() *sqlmock.Rows { return cockroach(locktest.Granted()) }
-	read := "^" + regexp.QuoteMeta("SELECT NULL, ")
-
-	mock.ExpectQuery("^WITH w AS").WillReturnRows(held())
-	require.IsType(t, &lock.ErrUnauthorised{}, l.Lock("c", "a", "j", "1", time.Hour))
-	// Refused: one read.
-	mock.ExpectQuery(read).WithArgs("c", "j").WillReturnRows(held())
-	require.IsType(t, &lock.ErrUnauthorised{}, l.Lock("c", "a", "j", "1", time.Hour))
-	// Granted: a read, and the write that decides.
-	mock.ExpectQuery(read).WithArgs("c", "j").WillReturnRows(none())
-	mock.ExpectQuery("^INSERT INTO locks").WithArgs("c", "a", "j", "1", "3600000000 microseconds").WillReturnRows(won())
-	require.NoError(t, l.Lock("c", "a", "j", "1", time.Hour))
-	// Lost to another in between: the read tells whom.
-	mock.ExpectQuery(read).WithArgs("c", "j").WillReturnRows(none())
-	mock.ExpectQuery("^INSERT INTO locks").WillReturnRows(none())
-	mock.ExpectQuery(read).WithArgs("c", "j").WillReturnRows(held())
-	require.IsType(t, &lock.ErrUnauthorised{}, l.Lock("c", "a", "j", "1", time.Hour))
-	// Unlocked: one write.
-	mock.ExpectQuery("^UPDATE locks").WithArgs("c", "a", "j", "1").WillReturnRows(won())
-	require.NoError(t, l.Unlock("c", "a", "j", "1"))
-	mock.ExpectQuery("^UPDATE locks").WithArgs("c", "a", "j", "1").WillReturnRows(none())
-	mock.ExpectQuery(read).WithArgs("c", "j").WillReturnRows(held())
-	require.IsType(t, &lock.ErrUnauthorised{}, l.Unlock("c", "a", "j", "1"))
-}
-
-func TestADriversErrorIsReported(t *testing.T) {
+func TestLock_error(t *testing.T) {
 	boom := errors.New("boom")
 	l, mock := newMock(t)
 	calls := map[string]func() error{
@@ -236,57 +209,6 @@ func TestADriversErrorIsReported(t *testing.T) {
 	}
 }
 
-func TestNewInATransactionCreatesNothing(t *testing.T) {
-	db, mock, err := sqlmock.New()
-	require.NoError(t, err)
-	mock.ExpectBegin()
-	tx, err := db.Begin()
-	require.NoError(t, err)
-	l := lock.New(tx)
-	mock.ExpectQuery("locks").WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
-	require.NoError(t, l.Lock("c", "a", "j", "1", 0))
-	require.NoError(t, mock.ExpectationsWereMet())
-}
-
-// What follows are callers of the 2018 package as they are found in services.
-
-// controller is a job controller that declares what it needs.
-type controller struct {
-	locker interface {
-		Enable(string, string) error
-		Disable(string, string) error
-		Lock(string, string, string, string, time.Duration) error
-		Unlock(string, string, string, string) error
-	}
-	timeout time.Duration // 0 for jobs without one
-}
-
-func (c controller) run(id string, work func() error) error {
-	if err := c.locker.Lock(component, id, job, id+"-run", c.timeout); err != nil {
-		return err
-	}
-	if err := work(); err != nil {
-		return err
-	}
-	return c.locker.Unlock(component, id, job, id+"-run")
-}
-
-func TestAControllerWithoutATimeout(t *testing.T) {
-	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
-		tb := dbtest.NewTable(t, e)
-		c := controller{locker: lock.New(tb.DB)}
-		require.NoError(t, c.run("a", func() error {
-			require.IsType(t, &lock.ErrUnauthorised{}, c.run("b", func() error { t.Error("two at once"); return nil }))
-			return nil
-		}))
-		require.NoError(t, c.run("b", func() error { return nil }))
-		// Its instance dies: however long ago, nobody takes over.
-		tb.Put(dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "LOCKED", Age: 100 * 365 * 24 * time.Hour})
-		require.IsType(t, &lock.ErrUnauthorised{}, c.run("a", func() error { t.Error("two at once"); return nil }))
-	})
-	require.NoError(t, controller{locker: &lock.NoopLocker{}}.run("a", func() error { return nil }))
-}
-
 // noopStorage is what a service uses whose database is switched off.
 type noopStorage struct{ row *sql.Row }
 
@@ -298,7 +220,7 @@ func (noopResult) RowsAffected() (int64, error) { return 0, nil }
 func (noopStorage) Exec(string, ...interface{}) (sql.Result, error) { return noopResult{}, nil }
 func (s noopStorage) QueryRow(string, ...interface{}) *sql.Row      { return s.row }
 
-func TestADatabaseThatIsNotThereIsAnErrorAndNoPanic(t *testing.T) {
+func TestLock_withoutADatabase(t *testing.T) {
 	var (
 		noStorage lock.Storage
 		noDB      *sql.DB
@@ -332,34 +254,6 @@ func TestADatabaseThatIsNotThereIsAnErrorAndNoPanic(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestTheWaysInWhichCallersTestErrors(t *testing.T) {
-	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
-		tb := dbtest.NewTable(t, e)
-		l := lock.New(tb.DB)
-		kind := func(err error) string {
-			switch err.(type) {
-			case nil:
-				return "none"
-			case *lock.ErrUnauthorised:
-				return "unauthorised"
-			case *lock.ErrDisabled:
-				return "disabled"
-			default:
-				return "other"
-			}
-		}
-		require.Equal(t, "none", kind(l.Lock(component, "a", job, "1", 0)))
-		require.Equal(t, "unauthorised", kind(l.Lock(component, "b", job, "2", 0)))
-		require.Equal(t, "unauthorised", kind(l.Unlock(component, "b", job, "2")))
-		require.Equal(t, "none", kind(l.Disable(component, job)))
-		require.Equal(t, "disabled", kind(l.Lock(component, "b", job, "2", 0)))
-		require.Equal(t, "other", kind(l.Lock(component, "b", job, "2", -1)))
-		require.IsType(t, &lock.ErrDisabled{}, l.Lock(component, "a", job, "1", 0))
-		var disabled *lock.ErrDisabled
-		require.True(t, errors.As(l.Lock(component, "a", job, "1", 0), &disabled))
-	})
 }
 
 func TestLocalLock(t *testing.T) {
@@ -396,4 +290,61 @@ func TestNoopLocker(t *testing.T) {
 	require.NoError(t, l.Lock("c", "b", "j", "2", 0))
 	require.NoError(t, l.Unlock("c", "x", "j", "9"))
 	require.NoError(t, l.Enable("c", "j"))
+}
+
+func TestLease_nil(t *testing.T) {
+	ctx := context.Background()
+	for name, lease := range map[string]*lock.Lease{"nil": nil, "LeaseFrom": lock.LeaseFrom(ctx)} {
+		for _, err := range []error{lease.Err(), lease.Renew(ctx), lease.Release(ctx), lease.GiveBack(ctx),
+			lease.Check(ctx, nil), context.Cause(lease.Context())} {
+			require.ErrorContains(t, err, "no lease", name)
+		}
+		require.Zero(t, lease.Token())
+		require.Zero(t, lease.Job())
+		require.Nil(t, lease.TakenFrom())
+	}
+}
+
+func TestJob_invalid(t *testing.T) {
+	tick := time.Date(2026, 3, 29, 2, 0, 0, 0, time.UTC)
+	l := lock.NewMemory(lock.Options{})
+	for says, j := range map[string]lock.Job{
+		"JobName is required": {ComponentName: "c"},
+		"Job.TTL":             {JobName: "j", TTL: -1},
+		"microsecond":         {JobName: "j", TTL: 30},
+		"Job.Margin, -1":      {JobName: "j", Margin: -1},
+		"leaves nothing":      {JobName: "j", Margin: time.Minute},
+		"Job.Wait":            {JobName: "j", Wait: -1},
+		"Job.Poll":            {JobName: "j", Poll: -1},
+		"Job.TickAhead":       {JobName: "j", TickAhead: -1},
+		"Job.Spacing":         {JobName: "j", Spacing: -1},
+		"RetryFailed":         {JobName: "j", RetryFailed: true},
+		"no JobID":            {JobName: "j", Tick: tick, JobID: "1"},
+		"whole seconds":       {JobName: "j", Tick: tick.Add(time.Millisecond)},
+		"years 1 to 9999":     {JobName: "j", Tick: tick.AddDate(9000, 0, 0)},
+		"not both":            {JobName: "j", Tick: tick, Spacing: time.Hour},
+	} {
+		_, err := l.Acquire(context.Background(), j)
+		require.ErrorContains(t, err, says)
+		require.NotErrorIs(t, err, lock.ErrRefused)
+	}
+}
+
+func TestHolder(t *testing.T) {
+	for id, want := range map[string]int{"": 1, "run-1": 1, "2026-03-29T02:00:00Z": 2026, "2026-03-29T02:00:00Z/X": 2026,
+		"2026-13-29T02:00:00Z": 1, "2026-03-29": 1} {
+		require.Equal(t, want, lock.Holder{JobID: id}.Started().Year(), id)
+	}
+	require.Contains(t, lock.Holder{ComponentID: "a", JobID: "1"}.String(), `component ID "a", job ID "1", lock time`)
+}
+
+func TestNoopLocker_Acquire(t *testing.T) {
+	var l lock.NoopLocker
+	ctx := context.Background()
+	lease, err := l.Acquire(ctx, lock.Job{JobName: "j"})
+	require.NoError(t, err)
+	require.NoError(t, errors.Join(lease.Err(), lease.Renew(ctx), lease.Check(ctx, nil)))
+	require.NoError(t, l.Run(ctx, lock.Job{JobName: "j"}, func(ctx context.Context) error { return lock.LeaseFrom(ctx).Err() }))
+	require.NoError(t, lease.Release(ctx))
+	require.ErrorIs(t, lease.Err(), lock.ErrReleased)
 }

@@ -13,14 +13,16 @@ type Clock struct {
 	now time.Time
 }
 
-// New returns a [lock.NewLocal] whose locks expire by a Clock, which begins at the present time. Only the database's clock is
-// simulated: the deadlines of a lease, and the waiting for one, go by the time of package time, which testing/synctest can simulate.
+// New returns a [lock.NewMemory] whose locks expire by a Clock, which begins at the present time.
+// The Clock stands for that of the database and for no other: the deadline of a lease, and the
+// waiting for one, go by package time, which testing/synctest can simulate.
 func New() (*lock.Lock, *Clock) { return NewWith(lock.Options{}) }
 
-// NewWith is [New] with options: a Logger or an Observer, for a test of what a service does with what it is told.
+// NewWith is [New] with options, such as a Logger or an Observer. It sets Options.Clock.
 func NewWith(o lock.Options) (*lock.Lock, *Clock) {
 	c := &Clock{now: time.Now()}
-	return lock.NewLocalWith(c.Now, o), c
+	o.Clock = c.Now
+	return lock.NewMemory(o), c
 }
 
 // Now returns the time of the clock.

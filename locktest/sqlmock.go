@@ -1,4 +1,17 @@
 // Package locktest helps to test services that use package lock.
+//
+// [New] returns a lock in memory with a clock to move, which is enough for most tests. A test that
+// plays PostgreSQL with go-sqlmock answers a call with the rows of this package:
+//
+//	mock.ExpectExec("CREATE TABLE").WillReturnResult(sqlmock.NewResult(0, 0)) // New
+//	mock.ExpectQuery("locks"). // Lock
+//		WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
+//	mock.ExpectQuery("locks"). // Unlock
+//		WillReturnRows(sqlmock.NewRows(locktest.UnlockColumns).AddRow(locktest.Unlocked()...))
+//	mock.ExpectExec("locks").WillReturnResult(sqlmock.NewResult(0, 1)) // Enable, Disable
+//
+// The table may have another name. What the statements are may change with each release of package
+// lock, and this package with them.
 package locktest
 
 import (
@@ -6,25 +19,48 @@ import (
 	"time"
 )
 
-// Columns are the columns with which a database answers Lock and Unlock, for a test that plays the database with go-sqlmock.
-// Enable, Disable and New are answered with a result instead of a row.
-//
-//	mock.ExpectQuery("locks").WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
-var Columns = []string{"written", "component_id", "job_id", "enabled", "status", "lock_time", "now", "cockroach"}
+// Columns are the columns of the answer to Lock and to Acquire, which is one row: [Granted],
+// [HeldBy] or [Disabled].
+var Columns = []string{"written", "component_id", "job_id", "enabled", "locked", "lock_time", "now",
+	"refusal", "cockroach"}
 
-// Granted is the answer to a Lock or Unlock that succeeds.
+// Granted is the answer to a Lock that is granted.
 func Granted() []driver.Value {
-	now := time.Now()
-	return []driver.Value{now, nil, nil, nil, nil, nil, now, false}
+	now := time.Now().UnixMicro()
+	return []driver.Value{now, "", "", true, false, never, now, nil, false}
 }
 
-// HeldBy is the answer to a Lock or Unlock that is refused, because a run of another instance has held the lock since a
-// time that must not be longer ago than the longest duration that the Lock states.
-func HeldBy(componentID, jobID string, since time.Time) []driver.Value {
-	return []driver.Value{nil, componentID, jobID, true, "LOCKED", since, time.Now(), false}
+// HeldBy is the answer to a Lock that is refused, because a run of another instance holds the lock
+// and has acquired or last renewed it at lockTime. If the IDs are the caller's own, Lock returns
+// nil.
+func HeldBy(componentID, jobID string, lockTime time.Time) []driver.Value {
+	return []driver.Value{nil, componentID, jobID, true, true, lockTime.UnixMicro(),
+		time.Now().UnixMicro(), "held", false}
 }
 
 // Disabled is the answer to a Lock that is refused because the job is disabled.
 func Disabled() []driver.Value {
-	return []driver.Value{nil, "", "", false, "UNLOCKED", time.Time{}, time.Now(), false}
+	return []driver.Value{nil, "", "", false, false, never, time.Now().UnixMicro(), "disabled", false}
 }
+
+// UnlockColumns is the column of the answer to Unlock, which is one row, [Unlocked], if the caller
+// held the lock. If not, the answer has no row, and another query follows, which is answered with
+// [StatusColumns].
+var UnlockColumns = []string{"done"}
+
+// Unlocked is the answer to an Unlock that is done.
+func Unlocked() []driver.Value { return []driver.Value{true} }
+
+// StatusColumns are the columns of the answer to Status, and to the second query of an Unlock that
+// is refused. It is one row, such as [Status].
+var StatusColumns = []string{"component_id", "job_id", "enabled", "locked", "lock_time", "now",
+	"exists", "cockroach"}
+
+// Status is the row of a lock that is held.
+func Status(componentID, jobID string, lockTime time.Time) []driver.Value {
+	return []driver.Value{componentID, jobID, true, true, lockTime.UnixMicro(),
+		time.Now().UnixMicro(), true, false}
+}
+
+// never is the lock_time of a lock that nobody has held.
+var never = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()

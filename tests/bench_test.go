@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,11 +19,11 @@ import (
 // whatever else the machine does befalls both alike; what counts is the ratio of their medians, x-floor. ns/op is of the two
 // together. PostgreSQL has a server of its own here, which waits for the disk at every commit, as servers do.
 
-var durableStarted atomic.Pointer[pgtest.Server]
-
 var durable = sync.OnceValues(func() (*pgtest.Server, error) {
 	s, err := pgtest.Start()
-	durableStarted.Store(s)
+	if err == nil {
+		dbtest.AtEnd(s.Close)
+	}
 	return s, err
 })
 
@@ -37,8 +36,8 @@ func durableDSN(params ...string) func(testing.TB) string {
 var benchmarked = []dbtest.Engine{
 	{Name: "PostgreSQL_pgx", Driver: "pgx", DSN: durableDSN()},
 	{Name: "PostgreSQL_pq", Driver: "postgres", DSN: durableDSN("binary_parameters=yes")},
-	{Name: "CockroachDB_pq", Driver: "postgres", DSN: cockroachDSN},
-	{Name: "CockroachDB_pgx", Driver: "pgx", DSN: cockroachDSN},
+	{Name: "CockroachDB_pq", Driver: "postgres", DSN: dbtest.CockroachDSN},
+	{Name: "CockroachDB_pgx", Driver: "pgx", DSN: dbtest.CockroachDSN},
 	{Name: "SQLite", Driver: "sqlite", DSN: sqliteDSN},
 }
 

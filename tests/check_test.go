@@ -18,56 +18,6 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-func TestATransactionOfALeaseThatIsHeldCommits(t *testing.T) {
-	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
-		tb := dbtest.NewTable(t, e)
-		lease := acquire(t, tb.Lock(), as("a", "1"))
-		for range 3 {
-			before := tb.Get(component, job)
-			tx := inTx(t, tb.DB)
-			require.NoError(t, lease.Check(t.Context(), tx))
-			require.NoError(t, lease.Check(t.Context(), tx), "again")
-			require.NoError(t, tx.Commit())
-			require.Equal(t, before, tb.Get(component, job), "a check changes nothing")
-			require.NoError(t, lease.Renew(t.Context()))
-		}
-		tx := inTx(t, tb.DB)
-		require.NoError(t, lease.Check(t.Context(), tx))
-		require.NoError(t, tx.Rollback())
-		require.NoError(t, lease.Release(t.Context()))
-
-		tx = inTx(t, tb.DB)
-		require.ErrorIs(t, lease.Check(t.Context(), tx), lock.ErrLost, "it has been released")
-	})
-}
-
-func TestATransactionOfALeaseThatIsLostIsToldSo(t *testing.T) {
-	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
-		all := dbtest.NewTable(t, e)
-		l := all.Lock()
-		for _, loss := range losses {
-			for _, knows := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, lease knows: %t", loss.name, knows), func(t *testing.T) {
-					tb := all.With(t)
-					tb.Remove()
-					lease := acquire(t, l, as("a", "1"))
-					loss.lose(tb, l)
-					before := tb.Get(component, job)
-					if knows {
-						require.ErrorIs(t, lease.Renew(t.Context()), lock.ErrLost)
-					}
-					tx := inTx(t, tb.DB)
-					err := lease.Check(t.Context(), tx)
-					require.ErrorIs(t, err, lock.ErrLost)
-					dbtest.Fails("lock: Check job")(t, err)
-					require.NoError(t, tx.Rollback())
-					require.Equal(t, before, tb.Get(component, job))
-				})
-			}
-		}
-	})
-}
-
 func TestACheckNeedsATransaction(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
@@ -94,13 +44,6 @@ func TestACheckNeedsATransaction(t *testing.T) {
 			require.NoError(t, lease.Check(t.Context(), some), name)
 			require.NoError(t, some.(interface{ Rollback() error }).Rollback())
 		}
-	})
-	t.Run("memory", func(t *testing.T) {
-		lease := acquire(t, lock.NewLocal(nil), as("a", "1"))
-		tx := inTx(t, engines[0].Open(t))
-		err := lease.Check(t.Context(), tx)
-		dbtest.Fails("lock: Check job", "no database")(t, err)
-		require.NotErrorIs(t, err, lock.ErrLost)
 	})
 }
 
@@ -149,7 +92,7 @@ func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
 				"Lock": func() error { return l.Lock(component, "b", job, "2", time.Microsecond) },
 				"Acquire": func() error {
 					j := as("b", "2")
-					j.MaxDuration = 30 * time.Second
+					j.TTL = 30 * time.Second
 					lease, err := l.Acquire(t.Context(), j)
 					if err == nil {
 						err = lease.Release(t.Context())

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -64,7 +63,7 @@ func TestACallWhoseContextIsOverAsksNothing(t *testing.T) {
 	defer cancel()
 	for verb, call := range withContext {
 		for want, ctx := range map[error]context.Context{context.Canceled: over, context.DeadlineExceeded: late} {
-			for _, l := range []*lock.Lock{lock.New(asked), lock.NewLocal(nil)} {
+			for _, l := range []*lock.Lock{lock.New(asked), lock.NewMemory(lock.Options{})} {
 				err := call(ctx, l)
 				require.ErrorIs(t, err, want)
 				notRefused(t, err, verb)
@@ -132,41 +131,6 @@ func TestTheEndOfTheContextEndsTheWaitForARow(t *testing.T) {
 	})
 }
 
-// TestTheContextIsHeededBetweenAttempts by a Storage whose statements no context can cancel, too.
-func TestTheContextIsHeededBetweenAttempts(t *testing.T) {
-	for name, wrap := range map[string]func(*sql.DB) lock.Storage{
-		"DB":              func(db *sql.DB) lock.Storage { return db },
-		"without context": func(db *sql.DB) lock.Storage { return struct{ lock.Storage }{db} },
-	} {
-		for _, f := range failures {
-			if !f.cured {
-				continue
-			}
-			for _, d := range doings[1:] {
-				t.Run(name+"/"+f.name+"/"+d.verb, func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						ctx, cancel := context.WithCancel(t.Context())
-						s := &script{at: atOnce, fail: func(int) error {
-							time.AfterFunc(time.Millisecond, cancel) // in the pause after the first attempt
-							return f.err
-						}}
-						db := sql.OpenDB(s)
-						defer db.Close()
-						begun := time.Now()
-						err := withContext[d.verb](ctx, lock.New(wrap(db)))
-						require.ErrorIs(t, err, context.Canceled)
-						require.ErrorIs(t, err, f.err)
-						notRefused(t, err, d.verb, f.err.Error())
-						require.Equal(t, f.unknown, errors.Is(err, lock.ErrOutcomeUnknown), err)
-						require.Equal(t, time.Millisecond, time.Since(begun))
-						require.LessOrEqual(t, s.statements, 3) // database/sql may make three of one
-					})
-				})
-			}
-		}
-	}
-}
-
 // TestACallThatIsCutShortIsSettledByTheSameCall, whether it was carried out or not.
 func TestACallThatIsCutShortIsSettledByTheSameCall(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
@@ -197,35 +161,6 @@ func TestACallThatIsCutShortIsSettledByTheSameCall(t *testing.T) {
 					require.True(t, d.done(tb))
 				}
 			})
-		}
-	})
-}
-
-// readLate is a Storage whose answers are read only when the context is over.
-type readLate struct {
-	*sql.DB
-	cancel func()
-}
-
-func (s readLate) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	answer := s.DB.QueryRowContext(ctx, query, args...)
-	s.cancel()
-	time.Sleep(time.Millisecond) // so that database/sql heeds it
-	return answer
-}
-
-func TestACallWhoseContextEndsBeforeItsAnswerIsReadSaysThatTheOutcomeIsUnknown(t *testing.T) {
-	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
-		tb := dbtest.NewTable(t, e)
-		tb.Lock()
-		for _, d := range doings[2:3] { // Unlock: one statement on all engines
-			ctx, cancel := context.WithCancel(t.Context())
-			d.prepare(tb)
-			err := withContext[d.verb](ctx, lock.New(readLate{tb.DB, cancel}))
-			if d.done(tb) && err != nil {
-				require.ErrorIs(t, err, context.Canceled)
-				require.ErrorIs(t, err, lock.ErrOutcomeUnknown)
-			}
 		}
 	})
 }

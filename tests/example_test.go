@@ -40,7 +40,7 @@ func Example_check() {
 		return tx.Commit()
 	}
 
-	job := lock.Job{ComponentName: "shop", JobName: "payout", ComponentID: "instance-1", JobID: "March", MaxDuration: time.Minute}
+	job := lock.Job{ComponentName: "shop", JobName: "payout", ComponentID: "instance-1", JobID: "March", TTL: time.Minute}
 	stale, err := l.Acquire(ctx, job)
 	if err != nil {
 		log.Fatal(err)

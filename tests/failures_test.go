@@ -3,18 +3,13 @@ package tests
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -78,22 +73,6 @@ func (d doing) done(tb dbtest.Table) bool {
 	return now == after
 }
 
-// postgresEngines are the ways to talk to a PostgreSQL of ordinary settings.
-func postgresEngines() (all []dbtest.Engine) {
-	for _, e := range engines {
-		if strings.HasPrefix(e.Name, "PostgreSQL") && !strings.Contains(e.Name, "serializable") {
-			all = append(all, e)
-		}
-	}
-	return all
-}
-
-func onPostgres(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
-	for _, e := range postgresEngines() {
-		t.Run(e.Name, func(t *testing.T) { test(t, e) })
-	}
-}
-
 // notRefused: the error of the call is none of the two refusals, and names the call, the component, the job and all parts.
 func notRefused(t testing.TB, err error, verb string, parts ...string) {
 	require.Error(t, err)
@@ -126,273 +105,14 @@ type once struct{ *sql.DB }
 func (once) Commit() error   { return nil }
 func (once) Rollback() error { return nil }
 
-// counting is a transaction that counts what it is told.
-type counting struct {
-	*sql.Tx
-	statements int
-}
-
-func (c *counting) Exec(query string, args ...interface{}) (sql.Result, error) {
-	c.statements++
-	return c.Tx.Exec(query, args...)
-}
-
-func (c *counting) QueryRow(query string, args ...interface{}) *sql.Row {
-	c.statements++
-	return c.Tx.QueryRow(query, args...)
-}
-
-// Which failures are retried, and what is said when they don't end.
-
-// A script is a database that grants everything, except where it fails.
-type script struct {
-	fail func(statement int) error // counted from 1
-	at   stage
-
-	mu         sync.Mutex
-	statements int
-}
-
-// A stage is when a statement fails.
-type stage string
-
-const (
-	atOnce      stage = "at once"
-	atTheRow    stage = "at the row"
-	atTheCommit stage = "at the commit" // after the row, as an implicit transaction does
-)
-
-func (s *script) Connect(context.Context) (driver.Conn, error) { return scriptConn{s}, nil }
-func (s *script) Driver() driver.Driver                        { return s }
-func (s *script) Open(string) (driver.Conn, error)             { return scriptConn{s}, nil }
-
-func (s *script) next() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.statements++
-	return s.fail(s.statements)
-}
-
-type scriptConn struct{ s *script }
-
-func (c scriptConn) Prepare(string) (driver.Stmt, error) {
-	return nil, errors.New("nobody should prepare")
-}
-func (c scriptConn) Close() error              { return nil }
-func (c scriptConn) Begin() (driver.Tx, error) { return c, nil }
-func (c scriptConn) Commit() error             { return nil }
-func (c scriptConn) Rollback() error           { return nil }
-
-func (c scriptConn) ExecContext(_ context.Context, query string, _ []driver.NamedValue) (driver.Result, error) {
-	if strings.HasPrefix(query, "CREATE TABLE") {
-		return driver.RowsAffected(0), nil
-	}
-	return driver.RowsAffected(1), c.s.next()
-}
-
-func (c scriptConn) QueryContext(_ context.Context, _ string, _ []driver.NamedValue) (driver.Rows, error) {
-	err := c.s.next()
-	if err != nil && c.s.at == atOnce {
-		return nil, err
-	}
-	return &scriptRows{at: c.s.at, err: err}, nil
-}
-
-type scriptRows struct {
-	at   stage
-	err  error
-	read bool
-}
-
-func (r *scriptRows) Columns() []string { return make([]string, 8) }
-
-func (r *scriptRows) Next(dest []driver.Value) error {
-	if r.err != nil && r.at == atTheRow {
-		return r.err
-	}
-	if r.read {
-		return io.EOF
-	}
-	r.read = true
-	copy(dest, []driver.Value{time.Now(), "a", "1", true, "LOCKED", time.Now(), time.Now(), false})
-	return nil
-}
-
-func (r *scriptRows) Close() error {
-	if r.at == atTheCommit {
-		return r.err
-	}
-	return nil
-}
-
-// state is an error as drivers for PostgreSQL make them.
-type state string
-
-func (s state) Error() string    { return "scripted failure " + string(s) }
-func (s state) SQLState() string { return string(s) }
-
-var failures = []struct {
-	name    string
-	err     error
-	cured   bool // by a retry
-	unknown bool // whether the statement took effect
-}{
-	{"serialization failure", state("40001"), true, false},
-	{"ambiguous result", state("40003"), true, true},
-	{"deadlock", state("40P01"), true, false},
-	{"connection failure", state("08006"), true, true},
-	{"protocol violation", state("08P01"), true, true},
-	{"server shutting down", state("57P01"), true, true},
-	// The drivers should say so of nothing that was sent, but lib/pq does.
-	{"bad connection", driver.ErrBadConn, true, true},
-	{"broken reply", fmt.Errorf("receiving: %w", io.ErrUnexpectedEOF), true, true},
-	{"reset connection", &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}, true, true},
-	{"no right", state("42501"), false, false},
-	{"read-only", state("25006"), false, false},
-	{"too long", state("22001"), false, false},
-	{"no unique constraint", state("42P10"), false, false},
-	{"statement cancelled", state("57014"), false, false},
-	// What is not understood may be anything.
-	{"unheard of", errors.New("a scripted failure"), false, true},
-}
-
-// stagesOf are those that the statement of the call has.
-func stagesOf(d doing) []stage {
-	if d.verb == "Enable" || d.verb == "Disable" {
-		return []stage{atOnce}
-	}
-	return []stage{atOnce, atTheRow, atTheCommit}
-}
-
 // The most attempts that a call makes.
 const attempts = 9
-
-func TestAFailingStatementIsRetriedWhereThatCanHelp(t *testing.T) {
-	for _, f := range failures {
-		for _, d := range doings[1:] {
-			for _, at := range stagesOf(d) {
-				t.Run(f.name+"/"+d.verb+"/"+string(at), func(t *testing.T) {
-					// In the bubble of synctest nobody really waits.
-					synctest.Test(t, func(t *testing.T) {
-						for _, fails := range []int{1, 2, attempts - 1} {
-							s, err := underScript(t, d, at, func(n int) error {
-								if n <= fails {
-									return f.err
-								}
-								return nil
-							}, plain)
-							if f.cured {
-								require.NoError(t, err)
-								require.Equal(t, fails+1, s.statements)
-							} else {
-								notRefused(t, err, d.verb, f.err.Error())
-								require.ErrorIs(t, err, f.err)
-								require.Equal(t, 1, s.statements)
-							}
-						}
-					})
-				})
-			}
-		}
-	}
-}
-
-func TestAFailureThatDoesNotEndIsGivenUp(t *testing.T) {
-	for _, f := range failures {
-		for _, d := range doings[1:] {
-			for _, at := range stagesOf(d) {
-				t.Run(f.name+"/"+d.verb+"/"+string(at), func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) {
-						begun := time.Now()
-						s, err := underScript(t, d, at, func(int) error { return f.err }, plain)
-						notRefused(t, err, d.verb, f.err.Error())
-						require.ErrorIs(t, err, f.err)
-						require.Equal(t, f.unknown, errors.Is(err, lock.ErrOutcomeUnknown), err)
-						least, most, waited := 1, 1, time.Duration(0)
-						if f.cured {
-							least, most, waited = attempts, attempts, time.Second
-						}
-						if f.err == driver.ErrBadConn && at == atOnce {
-							most *= 3 // database/sql may make three of each
-						}
-						require.GreaterOrEqual(t, s.statements, least)
-						require.LessOrEqual(t, s.statements, most)
-						require.GreaterOrEqual(t, time.Since(begun), waited)
-						require.Less(t, time.Since(begun), 3*time.Second)
-					})
-				})
-			}
-		}
-	}
-}
-
-func TestNothingIsRetriedInATransactionOfTheCaller(t *testing.T) {
-	for _, f := range failures {
-		if f.err == driver.ErrBadConn {
-			continue // for database/sql, too, to say
-		}
-		for name, storage := range map[string]func(*testing.T, *sql.DB) lock.Storage{
-			"Tx":                               func(t *testing.T, db *sql.DB) lock.Storage { return inTx(t, db) },
-			"type that embeds Tx":              func(t *testing.T, db *sql.DB) lock.Storage { return struct{ *sql.Tx }{inTx(t, db)} },
-			"type that commits and rolls back": func(t *testing.T, db *sql.DB) lock.Storage { return once{db} },
-		} {
-			t.Run(f.name+"/"+name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					for _, d := range doings[1:] {
-						s, err := underScript(t, d, atOnce, func(int) error { return f.err }, storage)
-						notRefused(t, err, d.verb, f.err.Error())
-						require.ErrorIs(t, err, f.err)
-						require.Equal(t, 1, s.statements)
-					}
-				})
-			})
-		}
-	}
-}
-
-func TestSeveralFailuresOfOneCall(t *testing.T) {
-	for _, test := range []struct {
-		name    string
-		errs    []error
-		says    error
-		unknown bool
-	}{
-		// That the second attempt was not carried out says nothing of the first.
-		{"the first may have taken effect", []error{state("08006"), state("42501")}, state("42501"), true},
-		{"an earlier one may have taken effect", []error{state("40001"), state("40003"), state("40001"), state("25006")}, state("25006"), true},
-		{"none can have taken effect", []error{state("40001"), state("40001"), state("42501")}, state("42501"), false},
-		// A transaction that doesn't look like one. What failed in it is what its caller must know.
-		{"the transaction has failed", []error{state("40001"), state("25P02")}, state("40001"), false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				for _, d := range doings[1:] {
-					s, err := underScript(t, d, atOnce, func(n int) error { return test.errs[n-1] }, plain)
-					notRefused(t, err, d.verb)
-					require.ErrorIs(t, err, test.says)
-					require.Equal(t, test.unknown, errors.Is(err, lock.ErrOutcomeUnknown), err)
-					require.Equal(t, len(test.errs), s.statements)
-				}
-			})
-		})
-	}
-}
-
-func plain(_ *testing.T, db *sql.DB) lock.Storage { return db }
 
 func inTx(t *testing.T, db *sql.DB) *sql.Tx {
 	tx, err := db.Begin()
 	require.NoError(t, err)
 	t.Cleanup(func() { tx.Rollback() })
 	return tx
-}
-
-// underScript makes the call to a database that fails as told.
-func underScript(t *testing.T, d doing, at stage, fail func(int) error, storage func(*testing.T, *sql.DB) lock.Storage) (*script, error) {
-	s := &script{fail: fail, at: at}
-	db := sql.OpenDB(s)
-	defer db.Close()
-	return s, d.do(lock.New(storage(t, db)))
 }
 
 // A connection that breaks.
@@ -551,33 +271,6 @@ func TestADatabaseThatStaysAwayIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestAServerThatTurnsReadOnlyAfterALostReplyLeavesTheOutcomeUnknown(t *testing.T) {
-	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
-		tb := dbtest.NewTable(t, e)
-		lock.New(tb)
-		role := newRole(tb)
-		role.owner("GRANT SELECT, INSERT, UPDATE ON locks TO " + role.name)
-		for _, d := range doings {
-			t.Run(d.name, func(t *testing.T) {
-				tb := tb.With(t)
-				d.prepare(tb)
-				role.owner("ALTER ROLE " + role.name + " RESET default_transaction_read_only")
-				p, db := through(dbtest.Table{T: t, Engine: e, DB: tb.DB, DSN: role.dsn})
-				require.NoError(t, db.Ping())
-				l := lock.New(db)
-				role.owner("ALTER ROLE " + role.name + " SET default_transaction_read_only = on") // for sessions to come
-				p.Arm(faultproxy.Fault{Place: faultproxy.ReplyLost})
-				err := d.do(l)
-				notRefused(t, err, d.verb)
-				require.Equal(t, "25006", driverCode(t, e, err))
-				require.ErrorIs(t, err, lock.ErrOutcomeUnknown)
-				require.True(t, d.done(tb))
-				settles(tb, d, true)
-			})
-		}
-	})
-}
-
 func TestDeadConnectionsInThePoolFailNoCall(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
@@ -697,49 +390,6 @@ func TestASerializationFailureInTheDatabaseIsRetried(t *testing.T) {
 }
 
 // Transactions of the caller's.
-
-// conflict begins a serializable transaction that can't change the row any more, since another has after it began.
-func conflict(tb dbtest.Table, d doing) *sql.Tx {
-	d.prepare(tb)
-	tx, err := tb.BeginTx(context.Background(), &sql.TxOptions{Isolation: sql.LevelSerializable})
-	require.NoError(tb.T, err)
-	tb.T.Cleanup(func() { tx.Rollback() })
-	var rows int
-	require.NoError(tb.T, tx.QueryRow("SELECT count(*) FROM locks").Scan(&rows))
-	if d.before.Status == nil {
-		tb.Put(theirs)
-	} else {
-		_, err = tb.Exec("UPDATE locks SET enabled = enabled")
-		require.NoError(tb.T, err)
-	}
-	return tx
-}
-
-func TestASerializationFailureInATransactionReachesTheCaller(t *testing.T) {
-	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
-		tb := dbtest.NewTable(t, e)
-		lock.New(tb)
-		for _, d := range doings {
-			t.Run(d.name, func(t *testing.T) {
-				tx := &counting{Tx: conflict(tb.With(t), d)}
-				err := d.do(lock.New(tx))
-				notRefused(t, err, d.verb, "40001", "could not serialize access")
-				require.Equal(t, "40001", driverCode(t, e, err))
-				require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
-				require.Equal(t, 1, tx.statements)
-			})
-			t.Run(d.name+" in a transaction that does not look like one", func(t *testing.T) {
-				tx := &counting{Tx: conflict(tb.With(t), d)}
-				l := lock.New(struct{ lock.Storage }{tx})
-				tx.statements = 0
-				err := d.do(l)
-				notRefused(t, err, d.verb, "40001", "could not serialize access")
-				require.Equal(t, "40001", driverCode(t, e, err))
-				require.Equal(t, 2, tx.statements)
-			})
-		}
-	})
-}
 
 func TestAStatementInAFailedTransaction(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
@@ -1069,63 +719,3 @@ func TestATableWithoutAPrimaryKeyIsAClearError(t *testing.T) {
 }
 
 // A SQLite that somebody else writes to for longer than it waits.
-
-// told is a Storage that tells of each of its answers.
-type told struct {
-	lock.Storage
-	answered chan struct{}
-}
-
-func (s told) tell() {
-	select {
-	case s.answered <- struct{}{}:
-	default:
-	}
-}
-
-func (s told) Exec(query string, args ...interface{}) (sql.Result, error) {
-	defer s.tell()
-	return s.Storage.Exec(query, args...)
-}
-
-func (s told) QueryRow(query string, args ...interface{}) *sql.Row {
-	defer s.tell()
-	return s.Storage.QueryRow(query, args...)
-}
-
-func TestASQLiteThatIsBusyIsRetried(t *testing.T) {
-	tb := dbtest.NewTable(t, engines[0])
-	lock.New(tb)
-	file, _, _ := strings.Cut(tb.DSN, "?")
-	db := tb.Engine.OpenDSN(t, file+"?_pragma=busy_timeout(0)")
-	for _, d := range doings {
-		t.Run(d.name, func(t *testing.T) {
-			tb := tb.With(t)
-			d.prepare(tb)
-			writer, err := tb.Begin()
-			require.NoError(t, err)
-			defer writer.Rollback()
-			_, err = writer.Exec("UPDATE locks SET enabled = enabled")
-			require.NoError(t, err)
-
-			err = d.do(lock.New(once{db}))
-			notRefused(t, err, d.verb, "database is locked")
-			require.Equal(t, "5", driverCode(t, tb.Engine, err)) // SQLITE_BUSY
-			require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
-
-			s := told{db, make(chan struct{}, 100)}
-			l := lock.New(s)
-			for len(s.answered) > 0 {
-				<-s.answered
-			}
-			result := make(chan error, 1)
-			go func() { result <- d.do(l) }()
-			// Most calls look at first, which is not held up.
-			<-s.answered
-			<-s.answered
-			require.NoError(t, writer.Commit())
-			require.NoError(t, <-result)
-			require.True(t, d.done(tb))
-		})
-	}
-}

@@ -160,7 +160,6 @@ func TestEnginesAnswerLikeMemory(t *testing.T) {
 				},
 				"Acquire": func(t *rapid.T) {
 					job, id, run := names.Draw(t, "job"), names.Draw(t, "id"), rapid.SampledFrom([]string{"a", "b", "cc"}).Draw(t, "run")
-					once := rapid.Bool().Draw(t, "once")
 					// A lock that its IDs have held for an hour is renewed in the background at once: the row says what has come of that only
 					// after a renewal or a release.
 					release := rapid.Bool().Draw(t, "release")
@@ -168,7 +167,7 @@ func TestEnginesAnswerLikeMemory(t *testing.T) {
 					both("Acquire", func(_ int, l *lock.Lock) string {
 						ctx, abandon := context.WithCancel(ctx)
 						defer abandon()
-						le, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", ComponentID: id, JobName: job, JobID: run, MaxDuration: 90 * time.Minute, Once: once})
+						le, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", ComponentID: id, JobName: job, JobID: run, TTL: 90 * time.Minute})
 						if err != nil {
 							return outcome(err)
 						}

@@ -30,8 +30,8 @@ const (
 )
 
 func pauseJob(instance string) lock.Job {
-	return lock.Job{ComponentName: component, ComponentID: instance, JobName: job, JobID: "1", MaxDuration: pausedFor,
-		Wait: -1, Poll: 100 * time.Millisecond}
+	return lock.Job{ComponentName: component, ComponentID: instance, JobName: job, JobID: "1", TTL: pausedFor,
+		Wait: lock.Forever, Poll: 100 * time.Millisecond}
 }
 
 // child is what the child does: it acquires the lease, and says what becomes of it.
@@ -127,7 +127,7 @@ func (p *process) takesOver() (*lock.Lease, time.Duration) {
 	require.NoError(p.t, err)
 	require.NotNil(p.t, lease.TakenFrom())
 	require.Equal(p.t, "child", lease.TakenFrom().ComponentID)
-	return lease, time.UnixMicro(lease.Token()).Sub(s.Holder.Since)
+	return lease, time.UnixMicro(lease.Token()).Sub(s.Holder.LockTime)
 }
 
 func TestAProcessThatWasStoppedLearnsThatItsLeaseIsLost(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 type locker interface {
 	Disable(componentName, jobName string) error
 	Enable(componentName, jobName string) error
-	Lock(componentName, componentID, jobName, jobID string, jobMaxDuration time.Duration) error
+	Lock(componentName, componentID, jobName, jobID string, jobTTL time.Duration) error
 	Unlock(componentName, componentID, jobName, jobID string) error
 }
 

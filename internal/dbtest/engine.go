@@ -1,4 +1,5 @@
-// Package dbtest has what the tests on databases share: the engines, their table, and the specification of a row.
+// Package dbtest has what the tests on databases share: the engines, their table, the
+// specification of a row, and a driver that fails as told.
 package dbtest
 
 import (
@@ -6,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,7 +19,6 @@ import (
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
-	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
 // An Engine is a database with a driver and a way to talk to it, or memory.
@@ -25,14 +26,16 @@ type Engine struct {
 	Name   string
 	Driver string                    // empty: memory
 	DSN    func(t testing.TB) string // of an empty database of the test's own
-
-	// In memory there is a clock to move instead.
-	local *lock.Lock
-	clock *locktest.Clock
 }
 
 // Memory is the engine that has no database.
 var Memory = Engine{Name: "memory"}
+
+// PostgreSQL are the engines that module lock has a driver for.
+var PostgreSQL = []Engine{
+	{Name: "PostgreSQL, lib_pq", Driver: "postgres", DSN: PostgresDSN()},
+	{Name: "PostgreSQL, lib_pq, one round trip", Driver: "postgres", DSN: PostgresDSN("binary_parameters=yes")},
+}
 
 // Open opens a database of the test's own.
 func (e Engine) Open(t testing.TB) *sql.DB {
@@ -43,8 +46,12 @@ func (e Engine) Open(t testing.TB) *sql.DB {
 func (e Engine) OpenDSN(t testing.TB, dsn string) *sql.DB {
 	db, err := sql.Open(e.Driver, dsn)
 	require.NoError(t, err)
+	return pool(t, db)
+}
+
+// pool makes a race one between connections, not for one, and closes db when the test has ended.
+func pool(t testing.TB, db *sql.DB) *sql.DB {
 	t.Cleanup(func() { db.Close() })
-	// So that a race is between connections, not for one.
 	db.SetMaxOpenConns(64)
 	db.SetMaxIdleConns(64)
 	return db
@@ -54,24 +61,58 @@ func (e Engine) SQLite() bool      { return e.Driver == "sqlite" }
 func (e Engine) Memory() bool      { return e.Driver == "" }
 func (e Engine) CockroachDB() bool { return strings.HasPrefix(e.Name, "CockroachDB") }
 
+// Dialect returns what the engine talks.
+func (e Engine) Dialect() lock.Dialect {
+	switch {
+	case e.SQLite():
+		return lock.SQLite
+	case e.CockroachDB():
+		return lock.CockroachDB
+	}
+	return lock.PostgreSQL
+}
+
 // The server starts when the first test asks for it.
 var (
 	server = sync.OnceValues(func() (*pgtest.Server, error) {
 		s, err := pgtest.Start("fsync=off")
-		started.Store(s)
+		if err == nil {
+			AtEnd(s.Close)
+		}
 		return s, err
 	})
-	started atomic.Pointer[pgtest.Server]
-
 	schema atomic.Int64
+
+	mu      sync.Mutex
+	atEnd   []func()
+	leftOut = map[string]int{} // tests by the reason
 )
 
-// Main runs the tests, stops the server, and returns the code to exit with. It is for TestMain. A goroutine of this library
-// that is left when the tests have ended is a failure.
+// AtEnd makes Main call stop when the tests have ended.
+func AtEnd(stop func()) {
+	mu.Lock()
+	defer mu.Unlock()
+	atEnd = append(atEnd, stop)
+}
+
+// LeaveOut skips the test. Main tells how many were left out, and why.
+func LeaveOut(t testing.TB, why string) {
+	mu.Lock()
+	leftOut[why]++
+	mu.Unlock()
+	t.Skip(why)
+}
+
+// Main runs the tests, stops what they have started, tells what was left out, and returns the code
+// to exit with. It is for TestMain. A goroutine of this library that is left when the tests have
+// ended is a failure.
 func Main(m *testing.M) (code int) {
 	code = m.Run()
-	if s := started.Load(); s != nil {
-		s.Close()
+	for _, stop := range slices.Backward(atEnd) {
+		stop()
+	}
+	for why, n := range leftOut {
+		fmt.Printf("left out: %d tests and subtests: %s\n", n, why)
 	}
 	if left := leaked(); left != "" && code == 0 {
 		fmt.Fprintf(os.Stderr, "goroutines are left:\n%s\n", left)
@@ -80,7 +121,8 @@ func Main(m *testing.M) (code int) {
 	return code
 }
 
-// leaked returns the stacks of the other goroutines that run code of this library, once they have had time to end.
+// leaked returns the stacks of the other goroutines that run code of this library, once they have
+// had time to end.
 func leaked() (left string) {
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		buf := make([]byte, 1<<20)
@@ -103,23 +145,31 @@ func PostgresDSN(params ...string) func(testing.TB) string {
 	return func(t testing.TB) string {
 		s := StartPostgres(t)
 		name := fmt.Sprintf("s%d", schema.Add(1))
-		admin, err := sql.Open("postgres", s.DSN())
-		require.NoError(t, err)
-		defer admin.Close()
-		_, err = admin.Exec("CREATE SCHEMA " + name)
-		require.NoError(t, err)
+		Exec(t, s.DSN(), "CREATE SCHEMA "+name)
 		return s.DSN(append(params, "search_path="+name)...)
+	}
+}
+
+// Exec sends statements through lib/pq.
+func Exec(t testing.TB, dsn string, statements ...string) {
+	db, err := sql.Open("postgres", dsn)
+	require.NoError(t, err)
+	defer db.Close()
+	for _, s := range statements {
+		_, err = db.Exec(s)
+		require.NoError(t, err, s)
 	}
 }
 
 // StartPostgres returns the server that the tests share.
 func StartPostgres(t testing.TB) *pgtest.Server { return Running(t, server) }
 
-// Running returns a server, started if it has to be. If there is none to start, the test is skipped, unless it has to run.
+// Running returns a server, started if it has to be. If there is none to start, the test is
+// skipped, unless it has to run.
 func Running(t testing.TB, start func() (*pgtest.Server, error)) *pgtest.Server {
 	s, err := start()
 	if pgtest.Dispensable(err) {
-		t.Skip(err)
+		LeaveOut(t, err.Error())
 	}
 	require.NoError(t, err)
 	return s

@@ -1,7 +1,7 @@
 package dbtest
 
 import (
-	"math"
+	"context"
 	"testing"
 	"time"
 
@@ -20,6 +20,7 @@ func Granted(t testing.TB, err error) { require.NoError(t, err) }
 
 func Disabled(t testing.TB, err error) {
 	require.IsType(t, &lock.ErrDisabled{}, err)
+	require.ErrorIs(t, err, lock.ErrRefused)
 	var e *lock.ErrDisabled
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, []string{Component, Job}, []string{e.ComponentName(), e.JobName()})
@@ -28,9 +29,45 @@ func Disabled(t testing.TB, err error) {
 	}
 }
 
+// acquire asks for the lease of the caller, and lets it go without a release.
+func acquire(change func(*lock.Job)) func(*lock.Lock) error {
+	return func(l *lock.Lock) error {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		j := lock.Job{ComponentName: Component, ComponentID: "a", JobName: Job, TTL: time.Hour}
+		change(&j)
+		_, err := l.Acquire(ctx, j)
+		return err
+	}
+}
+
+// AlreadyRun: the tick, or a later one, has been run or is being run.
+func AlreadyRun(running bool, jobID string) Answer {
+	return func(t testing.TB, err error) {
+		var e *lock.ErrAlreadyRun
+		require.IsType(t, e, err)
+		require.ErrorIs(t, err, lock.ErrRefused)
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, running, e.Running())
+		require.Equal(t, jobID, e.Last().JobID)
+		require.Equal(t, []string{Component, Job}, []string{e.ComponentName(), e.JobName()})
+		require.ErrorContains(t, err, jobID)
+	}
+}
+
+// Ahead: the tick lies too far in the future.
+func Ahead(t testing.TB, err error) {
+	var e *lock.ErrTickAhead
+	require.IsType(t, e, err)
+	require.ErrorAs(t, err, &e)
+	require.Greater(t, e.By(), 23*time.Hour)
+	require.NotErrorIs(t, err, lock.ErrRefused)
+}
+
 func RefusedBy(componentID, jobID string) Answer {
 	return func(t testing.TB, err error) {
 		require.IsType(t, &lock.ErrUnauthorised{}, err)
+		require.ErrorIs(t, err, lock.ErrRefused)
 		var e *lock.ErrUnauthorised
 		require.ErrorAs(t, err, &e)
 		require.Equal(t, []string{Component, Job}, []string{e.ComponentName(), e.JobName()})
@@ -53,9 +90,18 @@ func Fails(parts ...string) Answer {
 func Unchanged(t testing.TB, before, now *Stored, _, _ time.Time) { require.Equal(t, before, now) }
 
 // Taken: locked by the caller, by the clock of the database.
-func Taken(t testing.TB, _, now *Stored, asked, answered time.Time) {
-	require.NotNil(t, now)
-	require.Equal(t, Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED"}, now.Fields())
+var Taken = TakenFor("1")
+
+// TakenFor is Taken for another run.
+func TakenFor(jobID string) After {
+	return func(t testing.TB, _, now *Stored, asked, answered time.Time) {
+		require.NotNil(t, now)
+		require.Equal(t, Row{ComponentID: "a", JobID: jobID, Enabled: true, Status: "LOCKED"}, now.Fields().Plain())
+		recent(t, now, asked, answered)
+	}
+}
+
+func recent(t testing.TB, now *Stored, asked, answered time.Time) {
 	require.False(t, now.LockTime.Time.Before(asked), "%v is before %v", now.LockTime.Time, asked)
 	require.False(t, now.LockTime.Time.After(answered), "%v is after %v", now.LockTime.Time, answered)
 }
@@ -95,10 +141,36 @@ var Specification = func() []Specified {
 		held   = Row{"b", "2", true, "LOCKED", minute}
 		mine   = Row{"a", "1", true, "LOCKED", minute}
 		none   = Row{}
-		with   = func(r Row, change func(*Row)) Row { change(&r); return r }
-		off    = func(r *Row) { r.Enabled = false }
-		aged   = func(age any) func(*Row) { return func(r *Row) { r.Age = age } }
-		nulls  = Row{Age: "NULL"} // all columns but the key
+		with   = func(r Row, changes ...func(*Row)) Row {
+			for _, change := range changes {
+				change(&r)
+			}
+			return r
+		}
+		heldBy = func(jobID string) Answer {
+			return func(t testing.TB, err error) {
+				var e *lock.ErrUnauthorised
+				require.ErrorAs(t, err, &e)
+				require.Equal(t, jobID, e.Holder().JobID)
+			}
+		}
+		off   = func(r *Row) { r.Enabled = false }
+		aged  = func(age any) func(*Row) { return func(r *Row) { r.Age = age } }
+		nulls = Row{Age: "NULL"} // all columns but the key
+
+		tick    = time.Date(2020, 3, 29, 2, 0, 0, 0, time.UTC)
+		its     = tick.Format(time.RFC3339)
+		earlier = tick.Add(-time.Second).Format(time.RFC3339)
+		later   = tick.Add(time.Hour).Format(time.RFC3339)
+		run     = acquire(func(j *lock.Job) { j.Tick = tick.In(time.FixedZone("CEST", 7200)) })
+		of      = func(jobID any) func(*Row) { return func(r *Row) { r.JobID = jobID } }
+		ahead   = time.Now().Add(48 * time.Hour).Truncate(time.Second)
+		ofAhead = func(by time.Duration) func(*lock.Lock) error {
+			return acquire(func(j *lock.Job) { j.Tick, j.TickAhead = ahead, by })
+		}
+		spaced = func(d time.Duration) func(*lock.Lock) error {
+			return acquire(func(j *lock.Job) { j.JobID, j.Spacing = "1", d })
+		}
 	)
 	return []Specified{
 		{"Lock of a missing row", none, lockFor(minute), Granted, Taken},
@@ -122,22 +194,26 @@ var Specification = func() []Specified {
 		{"Lock for another instance, same job ID", with(mine, func(r *Row) { r.ComponentID = "b" }), lockFor(time.Hour), RefusedBy("b", "1"), Unchanged},
 
 		{"Lock of a held row", held, lockFor(time.Hour), RefusedBy("b", "2"), Unchanged},
-		{"Lock of a held row, the longest of durations", with(held, aged(years)), lockFor(math.MaxInt64), RefusedBy("b", "2"), Unchanged},
+		{"Lock of a held row, the longest of durations", with(held, aged(years)), lockFor(lock.Forever - 1), RefusedBy("b", "2"), Unchanged},
 		{"Lock of a held row, no longest duration", with(held, aged(years)), lockFor(0), RefusedBy("b", "2"), Unchanged},
-		{"Lock of a held row from the future", with(held, aged(-time.Hour)), lockFor(time.Nanosecond), RefusedBy("b", "2"), Unchanged},
+		{"Lock of a held row from the future", with(held, aged(-time.Hour)), lockFor(time.Microsecond), RefusedBy("b", "2"), Unchanged},
 		{"Lock of an expired row", held, lockFor(59 * time.Second), Granted, Taken},
-		{"Lock of an expired row, the shortest of durations", held, lockFor(time.Nanosecond), Granted, Taken},
+		{"Lock of an expired row, the shortest of durations", held, lockFor(time.Microsecond), Granted, Taken},
 		{"Lock of an expired row of another run", with(mine, func(r *Row) { r.JobID = "2" }), lockFor(time.Second), Granted, Taken},
 
+		{"Lock of an expired row, no TTL", held, lockFor(lock.Forever), RefusedBy("b", "2"), Unchanged},
+		{"Lock without a unit", held, lockFor(30), Fails("Lock", "microsecond", "unit"), Unchanged},
+		{"Lock without IDs", held, func(l *lock.Lock) error { return l.Lock(Component, "", Job, "", time.Second) }, Fails("Lock", "both IDs are empty"), Unchanged},
+		{"Unlock without IDs", held, func(l *lock.Lock) error { return l.Unlock(Component, "", Job, "") }, Fails("Unlock", "both IDs are empty"), Unchanged},
 		{"Lock for a negative duration", free, lockFor(-1), Fails("Lock", "negative", "-1ns"), Unchanged},
-		{"Lock for the most negative duration", held, lockFor(math.MinInt64), Fails("Lock", "negative"), Unchanged},
+		{"Lock for the most negative duration", held, lockFor(-lock.Forever), Fails("Lock", "negative"), Unchanged},
 
 		{"Lock of a row full of NULLs", nulls, lockFor(minute), Granted, Taken},
 		{"Lock of a row with NULL IDs", with(held, func(r *Row) { r.ComponentID, r.JobID = nil, nil }), lockFor(time.Hour), RefusedBy("", ""), Unchanged},
 		{"Lock of a held row, enabled NULL", with(held, func(r *Row) { r.Enabled = nil }), lockFor(time.Hour), RefusedBy("b", "2"), Unchanged},
 		{"Lock of an expired row, enabled NULL", with(held, func(r *Row) { r.Enabled = nil }), lockFor(time.Second), Granted, Taken},
 		{"Lock of a row with status NULL", with(held, func(r *Row) { r.Status = nil }), lockFor(time.Hour), Granted, Taken},
-		{"Lock of a held row with lock_time NULL", with(held, aged("NULL")), lockFor(math.MaxInt64), Granted, Taken},
+		{"Lock of a held row with lock_time NULL", with(held, aged("NULL")), lockFor(lock.Forever - 1), Granted, Taken},
 		{"Lock of a held row with lock_time NULL, no longest duration", with(held, aged("NULL")), lockFor(0), RefusedBy("b", "2"), Unchanged},
 		{"Lock of a row with a status of its own", with(held, func(r *Row) { r.Status = "PAUSED" }), lockFor(time.Hour), RefusedBy("b", "2"), Unchanged},
 
@@ -162,6 +238,31 @@ var Specification = func() []Specified {
 		{"Disable of a free row", free, disable, Granted, Becomes(Row{ComponentID: "b", JobID: "2", Enabled: false, Status: "UNLOCKED"})},
 		{"Disable of a disabled row", with(free, off), disable, Granted, Unchanged},
 		{"Disable of a row with NULLs", nulls, disable, Granted, Becomes(Row{Enabled: false})},
+
+		{"Acquire of a tick, missing row", none, run, Granted, TakenFor(its)},
+		{"Acquire of a tick after the one before", with(free, of(earlier)), run, Granted, TakenFor(its)},
+		{"Acquire of a tick that has been run", with(free, of(its)), run, AlreadyRun(false, its), Unchanged},
+		{"Acquire of a tick after a later one", with(free, of(later)), run, AlreadyRun(false, later), Unchanged},
+		{"Acquire of a tick that is being run", with(held, of(its)), run, AlreadyRun(true, its), Unchanged},
+		{"Acquire of a tick that is being run by the same instance", with(mine, of(its)), run, AlreadyRun(true, its), Unchanged},
+		{"Acquire of a tick whose run has died", with(held, of(its), aged(2*time.Hour)), run, Granted, TakenFor(its)},
+		{"Acquire of a tick after a later one that has died", with(held, of(later), aged(2*time.Hour)), run, AlreadyRun(true, later), Unchanged},
+		{"Acquire of a tick while the one before is run", with(held, of(earlier)), run, heldBy(earlier), Unchanged},
+		{"Acquire of a tick after one that has died", with(held, of(earlier), aged(2*time.Hour)), run, Granted, TakenFor(its)},
+		{"Acquire of a tick after a run that is none", with(free, of("zzz")), run, Granted, TakenFor(its)},
+		{"Acquire of a tick after a run that begins like one", with(free, of(later+"/X")), run, Granted, TakenFor(its)},
+		{"Acquire of a tick after NULL", with(free, of(nil)), run, Granted, TakenFor(its)},
+		{"Acquire of a tick, disabled", with(free, off, of(earlier)), run, Disabled, Unchanged},
+		{"Acquire of a tick a day ahead, missing row", none, ofAhead(0), Ahead, Unchanged},
+		{"Acquire of a tick a day ahead", with(free, of(earlier)), ofAhead(0), Ahead, Unchanged},
+		{"Acquire of a tick a day ahead, expired row", with(held, of(earlier), aged(2*time.Hour)), ofAhead(time.Hour), Ahead, Unchanged},
+		{"Acquire of a tick a day ahead, allowed", free, ofAhead(50 * time.Hour), Granted, TakenFor(ahead.UTC().Format(time.RFC3339))},
+
+		{"Acquire with a spacing, missing row", none, spaced(time.Hour), Granted, Taken},
+		{"Acquire within the spacing", free, spaced(time.Hour), AlreadyRun(false, "2"), Unchanged},
+		{"Acquire within the spacing, same IDs", with(mine, func(r *Row) { r.Status = "UNLOCKED" }), spaced(time.Hour), AlreadyRun(false, "1"), Unchanged},
+		{"Acquire after the spacing", free, spaced(time.Second), Granted, Taken},
+		{"Acquire within the spacing of one that has died", with(held, aged(2*time.Hour)), spaced(3 * time.Hour), Granted, Taken},
 	}
 }()
 
@@ -177,6 +278,13 @@ type Specified struct {
 func TestSpecification(t *testing.T, e Engine) {
 	all := NewTable(t, e)
 	l := all.Lock()
+	for _, s := range Scenarios {
+		t.Run(s.Name, func(t *testing.T) {
+			tb := all.With(t)
+			tb.Remove()
+			s.Play(t, tb, l)
+		})
+	}
 	for _, s := range Specification {
 		if !all.CanHold(s.Given) {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,22 +32,25 @@ type Table struct {
 	Engine Engine
 	*sql.DB
 	DSN string
+
+	memory *lock.Lock // in place of the database
+	clock  *locktest.Clock
 }
 
 // NewTable returns an empty table of the engine.
 func NewTable(t testing.TB, e Engine) Table {
 	if e.Memory() {
-		e.local, e.clock = locktest.New()
-		return Table{T: t, Engine: e}
+		memory, clock := locktest.New()
+		return Table{T: t, Engine: e, memory: memory, clock: clock}
 	}
 	dsn := e.DSN(t)
 	return Table{T: t, Engine: e, DB: e.OpenDSN(t, dsn), DSN: dsn}
 }
 
-// Lock returns a Lock on the table.
+// Lock returns a Lock on the table, which is there from then on.
 func (tb Table) Lock() *lock.Lock {
 	if tb.Engine.Memory() {
-		return tb.Engine.local
+		return tb.memory
 	}
 	return lock.New(tb.DB)
 }
@@ -57,11 +61,12 @@ func (tb Table) With(t testing.TB) Table {
 	return tb
 }
 
-// LockWith returns a Lock on the table with options.
-func (tb Table) LockWith(o lock.Options) *lock.Lock {
+// LockWith returns a Lock on the table with options. In memory that is a new table.
+func (tb *Table) LockWith(o lock.Options) *lock.Lock {
 	if tb.Engine.Memory() {
-		*tb.Engine.local = *lock.NewLocalWith(tb.Engine.clock.Now, o)
-		return tb.Engine.local
+		o.Clock = tb.clock.Now
+		tb.memory = lock.NewMemory(o)
+		return tb.memory
 	}
 	l, err := lock.NewWith(tb.DB, o)
 	require.NoError(tb.T, err)
@@ -71,7 +76,7 @@ func (tb Table) LockWith(o lock.Options) *lock.Lock {
 // Now returns the time of the database.
 func (tb Table) Now() time.Time {
 	if tb.Engine.Memory() {
-		return tb.Engine.clock.Now().UTC().Truncate(time.Microsecond)
+		return tb.clock.Now().UTC().Truncate(time.Microsecond)
 	}
 	query := "SELECT clock_timestamp()"
 	if tb.Engine.SQLite() {
@@ -107,14 +112,14 @@ func (tb Table) Put(r Row) {
 	if tb.Engine.Memory() {
 		tb.Remove()
 		age := r.Age.(time.Duration)
-		tb.Engine.clock.Advance(-age)
-		require.NoError(tb.T, tb.Engine.local.Lock(Component, r.ComponentID.(string), Job, r.JobID.(string), 0))
-		tb.Engine.clock.Advance(age)
+		tb.clock.Advance(-age)
+		require.NoError(tb.T, tb.memory.Lock(Component, r.ComponentID.(string), Job, r.JobID.(string), 0))
+		tb.clock.Advance(age)
 		if r.Status == "UNLOCKED" {
-			require.NoError(tb.T, tb.Engine.local.Unlock(Component, r.ComponentID.(string), Job, r.JobID.(string)))
+			require.NoError(tb.T, tb.memory.Unlock(Component, r.ComponentID.(string), Job, r.JobID.(string)))
 		}
 		if r.Enabled == false {
-			require.NoError(tb.T, tb.Engine.local.Disable(Component, Job))
+			require.NoError(tb.T, tb.memory.Disable(Component, Job))
 		}
 		return
 	}
@@ -130,10 +135,31 @@ enabled = excluded.enabled, status = excluded.status, lock_time = excluded.lock_
 	require.NoError(tb.T, err)
 }
 
+// InTransaction calls f with a transaction, which is nil in memory, and commits it unless f fails.
+func (tb Table) InTransaction(f func(tx lock.Transaction) error) error {
+	if tb.Engine.Memory() {
+		return f(nil)
+	}
+	tx, err := tb.Begin()
+	require.NoError(tb.T, err)
+	defer tx.Rollback()
+	if err := f(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// Insert writes a row by hand, whose lock_time is an SQL expression.
+func (tb Table) Insert(job, componentID, jobID, status, lockTime string) {
+	_, err := tb.Exec("INSERT INTO locks (component_name, component_id, job_name, job_id, enabled, status, lock_time) "+
+		"VALUES ($1, $2, $3, $4, TRUE, $5, "+lockTime+")", Component, componentID, job, jobID, status)
+	require.NoError(tb.T, err)
+}
+
 // Age makes the row of the job older.
 func (tb Table) Age(by time.Duration) {
 	if tb.Engine.Memory() {
-		tb.Engine.clock.Advance(by)
+		tb.clock.Advance(by)
 		return
 	}
 	lockTime := tb.Get(Component, Job).LockTime.Time.Add(-by)
@@ -144,7 +170,11 @@ func (tb Table) Age(by time.Duration) {
 // Remove deletes all rows.
 func (tb Table) Remove() {
 	if tb.Engine.Memory() {
-		*tb.Engine.local = *lock.NewLocal(tb.Engine.clock.Now)
+		ctx := context.Background()
+		for s := range tb.memory.All(ctx) {
+			require.NoError(tb.T, tb.memory.ForceRelease(ctx, s.ComponentName, s.JobName, s.Holder))
+			require.NoError(tb.T, tb.memory.Delete(ctx, s.ComponentName, s.JobName))
+		}
 		return
 	}
 	_, err := tb.Exec("DELETE FROM locks")
@@ -180,7 +210,7 @@ func (tb Table) Get(component, job string) *Stored {
 
 // recall is Get in memory.
 func (tb Table) recall(component, job string) *Stored {
-	all, err := tb.Engine.local.List(context.Background())
+	all, err := tb.memory.List(context.Background())
 	require.NoError(tb.T, err)
 	for _, s := range all {
 		if s.ComponentName == component && s.JobName == job {
@@ -193,7 +223,7 @@ func (tb Table) recall(component, job string) *Stored {
 				JobID:       sql.NullString{String: s.Holder.JobID, Valid: true},
 				Status:      sql.NullString{String: status, Valid: true},
 				Enabled:     sql.NullBool{Bool: s.Enabled, Valid: true},
-				LockTime:    sql.NullTime{Time: s.Holder.Since, Valid: true},
+				LockTime:    sql.NullTime{Time: s.Holder.LockTime, Valid: true},
 			}
 		}
 	}
@@ -214,6 +244,14 @@ func (s Stored) Fields() Row {
 		Enabled:     null(s.Enabled.Valid, s.Enabled.Bool),
 		Status:      null(s.Status.Valid, s.Status.String),
 	}
+}
+
+// Plain returns the row without what is added to the component ID of a run of a tick.
+func (r Row) Plain() Row {
+	if id, ok := r.ComponentID.(string); ok {
+		r.ComponentID, _, _ = strings.Cut(id, "/")
+	}
+	return r
 }
 
 // LongPast is the lock_time of a row that nobody has locked.

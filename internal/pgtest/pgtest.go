@@ -66,8 +66,11 @@ func (s *Server) DSN(params ...string) string {
 		strings.Join(append([]string{"sslmode=disable"}, params...), "&"))
 }
 
-// binaries finds the folder of the newest installation.
+// binaries finds the folder of the newest installation, unless LOCK_TEST_POSTGRES_BIN names one.
 func binaries() (string, error) {
+	if dir := os.Getenv("LOCK_TEST_POSTGRES_BIN"); dir != "" {
+		return dir, nil
+	}
 	var dirs []string
 	if path, err := exec.LookPath("initdb"); err == nil {
 		// A link leads to where all the programs are.

@@ -13,11 +13,7 @@ const (
 	job       = dbtest.Job
 )
 
-// Module tests has more engines.
-var engines = []dbtest.Engine{
-	{Name: "PostgreSQL, lib_pq", Driver: "postgres", DSN: dbtest.PostgresDSN()},
-	{Name: "PostgreSQL, lib_pq, one round trip", Driver: "postgres", DSN: dbtest.PostgresDSN("binary_parameters=yes")},
-}
+var engines = dbtest.PostgreSQL // module tests has more
 
 // onEveryEngine runs a test once for each database that can be had.
 func onEveryEngine(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {

@@ -1,0 +1,81 @@
+package tests
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/lib/pq"
+	"github.com/stretchr/testify/require"
+	_ "modernc.org/sqlite"
+
+	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
+)
+
+// The component and the job of the specification.
+const (
+	component = dbtest.Component
+	job       = dbtest.Job
+)
+
+// What is specified runs on all of the engines.
+var engines = append([]dbtest.Engine{
+	{Name: "SQLite", Driver: "sqlite", DSN: sqliteDSN},
+	{Name: "PostgreSQL, pgx", Driver: "pgx", DSN: dbtest.PostgresDSN()},
+	{Name: "PostgreSQL, lib_pq, serializable", Driver: "postgres", DSN: dbtest.PostgresDSN("default_transaction_isolation=serializable")},
+	{Name: "PostgreSQL, pgx, serializable", Driver: "pgx", DSN: dbtest.PostgresDSN("default_transaction_isolation=serializable")},
+	{Name: "CockroachDB, lib_pq", Driver: "postgres", DSN: dbtest.CockroachDSN},
+	{Name: "CockroachDB, pgx", Driver: "pgx", DSN: dbtest.CockroachDSN},
+}, dbtest.PostgreSQL...)
+
+// onEveryEngine runs a test once for each database that can be had.
+func onEveryEngine(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
+	for _, e := range engines {
+		t.Run(e.Name, func(t *testing.T) { test(t, e) })
+	}
+}
+
+// everywhere runs a test once for each database that can be had, and in memory.
+func everywhere(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
+	t.Run("memory", func(t *testing.T) { test(t, dbtest.Memory) })
+	onEveryEngine(t, test)
+}
+
+func sqliteDSN(t testing.TB) string {
+	return "file:" + filepath.Join(t.TempDir(), "locks.db") + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)"
+}
+
+func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
+
+// postgresEngines are the ways to talk to a PostgreSQL of ordinary settings.
+func postgresEngines() (all []dbtest.Engine) {
+	for _, e := range engines {
+		if strings.HasPrefix(e.Name, "PostgreSQL") && !strings.Contains(e.Name, "serializable") {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+func onPostgres(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
+	for _, e := range postgresEngines() {
+		t.Run(e.Name, func(t *testing.T) { test(t, e) })
+	}
+}
+
+// as is the job of the specification, for a run.
+func as(componentID, jobID string) lock.Job {
+	return lock.Job{ComponentName: component, JobName: job, ComponentID: componentID, JobID: jobID, TTL: time.Hour}
+}
+
+// acquire gets a lease that nobody keeps after the test.
+func acquire(t testing.TB, l *lock.Lock, j lock.Job) *lock.Lease {
+	t.Helper()
+	lease, err := l.Acquire(t.Context(), j)
+	require.NoError(t, err)
+	return lease
+}
