@@ -80,7 +80,7 @@ func (le *Lease) free(ctx context.Context, r store.Request, run string) (
 	switch {
 	case err != nil:
 	case res.Done, !prev.Locked && mine && (!lost || doubt.sent):
-	case doubt.sent && !le.job.Tick.IsZero() && prev.JobID <= r.JobID:
+	case doubt.sent && run == r.JobID && !le.job.Tick.IsZero() && prev.JobID <= r.JobID:
 		err = r.Wrap(lostTo(r, prev)) // the tick was run again: it was not released in time
 	case doubt.sent && doubt.trusted:
 	case doubt.sent:
