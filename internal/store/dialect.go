@@ -87,7 +87,7 @@ func (d *dialect) with(table string) *dialect {
 // sqliteName returns the name of a table without its quotes, and after it that of its schema if it
 // has one, as arguments of a function.
 func sqliteName(table string) string {
-	parts := strings.Split(strings.Trim(table, `"`), `"."`)
+	parts := strings.Split(strings.TrimSuffix(strings.TrimPrefix(table, `"`), `"`), `"."`)
 	slices.Reverse(parts)
 	for i, part := range parts {
 		part = strings.ReplaceAll(part, `""`, `"`)
