@@ -58,7 +58,7 @@ WITH this_row AS (
 	CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000 AS now
 	FROM (SELECT 1) AS one LEFT JOIN {table} AS l ON l.component_name = ?1 AND l.job_name = ?3)
 )
-INSERT INTO {table} (component_name, component_id, job_name, job_id, enabled, status, lock_time)
+INSERT INTO {table} AS l (component_name, component_id, job_name, job_id, enabled, status, lock_time)
 SELECT ?1, ?2, ?3, ?4, TRUE, 'LOCKED', strftime('%Y-%m-%d %H:%M:%S', next / 1000000, 'unixepoch')
 		|| printf('.%06d+00:00', next % 1000000)
 FROM this_row WHERE refusal IS NULL
