@@ -2,6 +2,7 @@ package lock_test
 
 import (
 	"database/sql"
+	"os"
 	"testing"
 	"time"
 
@@ -69,4 +70,14 @@ func TestLock_Lock_whatNoDatabaseCanHold(t *testing.T) {
 		require.ErrorContains(t, l.Enable(bad.text, "j"), "component name")
 		require.ErrorContains(t, l.Disable("c", bad.text), "job name")
 	}
+}
+
+// TestNew_table: programs written for the package of 2018 read the table with SELECT * into seven
+// variables. No column is ever added or moved.
+func TestNew_table(t *testing.T) {
+	want, err := os.ReadFile("testdata/locks.sql")
+	require.NoError(t, err)
+	var sent []string
+	lock.New(dbtest.Storage{OnExec: func(query string) error { sent = append(sent, query+"\n"); return nil }})
+	require.Equal(t, []string{string(want)}, sent)
 }
