@@ -574,7 +574,7 @@ func TestLease_Release(t *testing.T) {
 							}
 							require.ErrorIs(t, end.release(lease, t.Context()), ErrOutcomeUnknown)
 							if rival {
-								time.Sleep(ttl + time.Second) // or it waits for the end of the TTL
+								time.Sleep(ttl + time.Second)  // or it waits for the end of the TTL
 								next := "2000-01-01T00:01:00Z" // the next tick
 								if end.name == "GiveBack" && carriedOut {
 									next = "2000-01-01T00:00:00Z" // which is free
