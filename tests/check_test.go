@@ -148,9 +148,9 @@ func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
 // TestAStaleHolderNeverCommits lets one holder take over from another at all sorts of moments, while each writes its token
 // to a ledger in a transaction that ends in a check.
 func TestAStaleHolderNeverCommits(t *testing.T) {
-	schedules := 1000
+	schedules := 200
 	if testing.Short() {
-		schedules = 100
+		schedules = 50
 	}
 	for _, e := range engines {
 		if e.Name != "PostgreSQL, pgx" && e.Name != "CockroachDB, pgx" && !e.SQLite() {

@@ -17,9 +17,9 @@ const challengers = 32
 // rounds is how often each race is run on each engine.
 func rounds() int {
 	if testing.Short() {
-		return 20
+		return 5
 	}
-	return 100
+	return 20
 }
 
 // TestOfAnyNumberOfChallengersOneWins races challengers on connections of their own, and at times a rival that does
