@@ -15,8 +15,8 @@ import (
 // Three instances fire the same tick, one of them late.
 func ExampleGuard_Run() {
 	guard := locktick.Guard{
-		Lock: lock.NewLocal(nil), // lock.New(db)
-		Job:  lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute},
+		Lock: lock.NewMemory(lock.Options{}), // lock.New(db)
+		Job:  lock.Job{ComponentName: "shop", JobName: "report"},
 	}
 	report := func(ctx context.Context) error {
 		fmt.Println("the report of", lock.LeaseFrom(ctx).Job().JobID)
@@ -40,8 +40,8 @@ func ExampleGuard_Loop() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	guard := locktick.Guard{
-		Lock: lock.NewLocal(nil), // lock.New(db)
-		Job:  lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute},
+		Lock: lock.NewMemory(lock.Options{}), // lock.New(db)
+		Job:  lock.Job{ComponentName: "shop", JobName: "report"},
 	}
 
 	var instances sync.WaitGroup
@@ -63,8 +63,8 @@ func ExampleGuard_Loop() {
 func ExampleGuard_Run_ticker() {
 	const period = 10 * time.Minute
 	guard := locktick.Guard{
-		Lock: lock.NewLocal(nil), // lock.New(db)
-		Job:  lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute},
+		Lock: lock.NewMemory(lock.Options{}), // lock.New(db)
+		Job:  lock.Job{ComponentName: "shop", JobName: "report"},
 	}
 	report := func(context.Context) error { return nil }
 
@@ -87,8 +87,8 @@ func ExampleGuard_Run_ticker() {
 // A scheduler sends the request for a tick to all instances.
 func ExampleGuard_Handler() {
 	guard := locktick.Guard{
-		Lock: lock.NewLocal(nil), // lock.New(db)
-		Job:  lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: time.Minute},
+		Lock: lock.NewMemory(lock.Options{}), // lock.New(db)
+		Job:  lock.Job{ComponentName: "shop", JobName: "report", RetryFailed: true},
 	}
 	mux := http.NewServeMux()
 	mux.Handle("POST /jobs/report", guard.Handler(locktick.FromHeader("Tick"), func(context.Context) error { return nil }))

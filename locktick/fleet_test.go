@@ -36,7 +36,7 @@ var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Mi
 func (f *fleet) guard(skew time.Duration) locktick.Guard {
 	return locktick.Guard{
 		Lock:   f.lock,
-		Job:    lock.Job{ComponentName: "shop", JobName: "report", ComponentID: "all the same", MaxDuration: 30 * time.Second, Wait: f.wait},
+		Job:    lock.Job{ComponentName: "shop", JobName: "report", ComponentID: "all the same", TTL: 30 * time.Second, Wait: f.wait},
 		Report: f.tell,
 		Now:    func() time.Time { return time.Now().Add(skew) },
 	}
@@ -66,9 +66,12 @@ func (f *fleet) requireEachOnce(t *testing.T, s locktick.Schedule, first, last t
 	defer f.mu.Unlock()
 	require.Empty(t, f.errs)
 	for tick := first; !tick.After(last); tick = s.Next(tick) {
-		require.Contains(t, f.runs, lock.Tick(tick), "never run")
+		require.Contains(t, f.runs, tickName(tick), "never run")
 	}
 	for _, tick := range slices.Sorted(maps.Keys(f.runs)) {
 		require.Equal(t, 1, f.runs[tick], tick)
 	}
 }
+
+// tickName is the name of a tick in the row.
+func tickName(t time.Time) string { return t.UTC().Format(time.RFC3339) }

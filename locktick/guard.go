@@ -11,65 +11,77 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// Guard says which lock guards the ticks of one job. The zero Guard runs nothing: every [Result] is [Failed] then, and says
-// why. A Guard is safe for concurrent use if its Report and Now are.
+// Guard guards the ticks of one job by a lock. The zero Guard runs nothing: every [Result] is
+// [Failed] and says why. A Guard is safe for concurrent use if its Report and Now are.
 type Guard struct {
-	// Lock is where the lock is. Where there is no database, use lock.NewLocal(nil).
+	// Lock has the lock. Without a database, use lock.NewMemory.
 	Lock *lock.Lock
 
-	// Job is what the lock is asked for with each tick. JobName must be set, and belong to this job alone. JobID must be "": it
-	// is the name of the tick. Once goes without saying. To ComponentID, unless it is "", something random is added for each run, so that
-	// an instance that fires a tick twice is refused like any other.
-	//
-	// MaxDuration says how soon a dead holder is replaced, and not how long a run may take: the lock is kept while it runs.
+	// Job is what the lock is asked for with each tick. It must have a JobName that belongs to
+	// this job alone, and neither a JobID nor a Tick, which the Guard fills in. Unless ComponentID
+	// is "", something random is added to it for each run.
 	Job lock.Job
 
-	// Report, unless nil, is told what has become of each tick before the call returns, from several goroutines at once. Nil means
-	// slog.Default(): errors as errors, Held and Disabled as warnings, what went well for debugging.
+	// Report, unless nil, is told the outcome of each tick before the call returns, from several
+	// goroutines at once. Nil means slog.Default(): what went wrong is an error, Held and Disabled
+	// are warnings, Stopped is information, the rest is for debugging.
 	Report func(ctx context.Context, r Result)
 
-	// Now is the clock of this instance. Nil means time.Now. It decides when [Guard.Loop] fires and, with a schedule, which tick
-	// it is that fires.
+	// Now is the clock of this instance. Nil means time.Now. It decides when [Guard.Loop] fires
+	// and, together with a schedule, which tick fires.
 	Now func() time.Time
 }
 
 // Outcome is what has become of a tick on this instance.
 type Outcome string
 
+// The outcomes.
 const (
-	Ran        Outcome = "ran"         // here; Result.Err is what the job has returned, or what went wrong with its lock
-	AlreadyRun Outcome = "already run" // or being run, or a later one is, or Spacing has not passed: an *lock.ErrAlreadyRun
-	Held       Outcome = "held"        // a run that began earlier has not ended: an *lock.ErrUnauthorised
+	Ran        Outcome = "ran"         // here; Result.Err is what the job returned, or what went wrong with its lock
+	AlreadyRun Outcome = "already run" // this tick, or a later one, or Spacing has not passed: an *lock.ErrAlreadyRun
+	Running    Outcome = "running"     // elsewhere, this tick or a later one: an *lock.ErrAlreadyRun
+	Held       Outcome = "held"        // the run of an earlier tick has not ended: an *lock.ErrUnauthorised
 	Disabled   Outcome = "disabled"    // an *lock.ErrDisabled
-	Failed     Outcome = "failed"      // not run here, and whether elsewhere is unknown: Result.Err says why
+	Ahead      Outcome = "ahead"       // not run: a clock is fast, and this schedule stands still here: an *lock.ErrTickAhead
+	Stopped    Outcome = "stopped"     // the context was cancelled before the run or during it, as in a shutdown
+	Failed     Outcome = "failed"      // not run here, and whether elsewhere is unknown
 )
 
 // Result is what has become of a tick on this instance, and why.
 type Result struct {
 	ComponentName string
 	JobName       string
-	Tick          time.Time // its scheduled time; zero where runs are kept apart by Spacing
+	Tick          time.Time // its scheduled time; zero if Spacing keeps runs apart
 	Outcome       Outcome
-	// Err is nil if the job has run and all went well. With the Outcomes AlreadyRun, Held and Disabled it is the refusal, unwrapped.
+	// Err is nil if the job has run and all went well. The errors that the outcomes name are not
+	// wrapped.
 	Err error
 }
 
-// Holder returns who runs or has run the job, or holds its lock, if the Outcome is AlreadyRun or Held.
-func (r Result) Holder() (holder lock.Holder, ok bool) {
+// Holder returns who runs or has run the job, or holds its lock, if the outcome is AlreadyRun,
+// Running or Held.
+func (r Result) Holder() (lock.Holder, bool) {
 	switch err := r.Err.(type) {
 	case *lock.ErrAlreadyRun:
 		return err.Last(), true
 	case *lock.ErrUnauthorised:
-		return err.Holder(), true
+		return err.Holder(), r.Outcome == Held
 	}
 	return lock.Holder{}, false
 }
 
-// Run calls f if this instance gets the lock for the tick, keeps the lock while f runs, and releases it. tick is the scheduled
-// time of the tick, to the second; the zero time means that ticks have no names and that Job.Spacing keeps the runs apart.
+// bad reports whether somebody should look at it.
+func (r Result) bad() bool {
+	return r.Outcome == Failed || r.Outcome == Ahead || r.Outcome == Ran && r.Err != nil
+}
+
+// Run calls f if this instance acquires the lock for the tick, keeps the lock while f runs, and
+// releases it. tick is the scheduled time of the tick, in whole seconds. The zero time means that
+// ticks have no names and that Job.Spacing keeps the runs apart.
 //
-// The context that f gets ends when ctx does and when the lease is lost; f must return then. [lock.LeaseFrom] gives its lease.
-// If f panics, the lock is released, nothing is reported, and the panic goes on.
+// The context that f gets ends when ctx does and when the lease is lost; f must return then.
+// [lock.LeaseFrom] returns its lease. If f panics, the lock is released, nothing is reported, and
+// the panic goes on.
 func (g Guard) Run(ctx context.Context, tick time.Time, f func(ctx context.Context) error) Result {
 	r := Result{ComponentName: g.Job.ComponentName, JobName: g.Job.JobName, Tick: tick}
 	r.Outcome, r.Err = g.run(ctx, tick, f)
@@ -78,78 +90,97 @@ func (g Guard) Run(ctx context.Context, tick time.Time, f func(ctx context.Conte
 }
 
 func (g Guard) run(ctx context.Context, tick time.Time, f func(ctx context.Context) error) (Outcome, error) {
-	job, err := g.job(tick)
-	if err != nil {
+	if err := g.check(!tick.IsZero()); err != nil {
 		return Failed, err
 	}
-	ran := false
-	err = g.Lock.Run(ctx, job, func(ctx context.Context) error {
-		ran = true
+	job := g.Job
+	job.Tick = tick
+	if job.ComponentID != "" {
+		// An instance that fires a tick twice is refused like any other.
+		job.ComponentID += "/" + rand.Text()[:8]
+	}
+	began := false
+	err := g.Lock.Run(ctx, job, func(ctx context.Context) error {
+		began = true
 		return f(ctx)
 	})
-	if ran {
+	if errors.Is(ctx.Err(), context.Canceled) && cancelled(ctx, err) {
+		return Stopped, err
+	}
+	if began {
 		return Ran, err
 	}
-	switch err.(type) {
+	switch err := err.(type) {
 	case *lock.ErrAlreadyRun:
+		if err.Running() {
+			return Running, err
+		}
 		return AlreadyRun, err
 	case *lock.ErrUnauthorised:
 		return Held, err
 	case *lock.ErrDisabled:
 		return Disabled, err
-	}
-	if job.ComponentID != "" && errors.Is(err, lock.ErrOutcomeUnknown) {
-		// If the lock was granted, nobody else knows that it is ours: it would keep the next ticks out until it expires. Acquire itself
-		// sees to it where it has made up the ComponentID.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		if unlock := g.Lock.UnlockContext(ctx, job.ComponentName, job.ComponentID, job.JobName, job.JobID); unlock != nil {
-			err = errors.Join(err, unlock)
-		}
+	case *lock.ErrTickAhead:
+		return Ahead, err
 	}
 	return Failed, err
 }
 
-// Check says what is wrong with the Guard, if anything is that shows before the first tick. named says whether its ticks will have
-// names, or Job.Spacing has to keep the runs apart.
-func (g Guard) Check(named bool) error {
+// cancelled reports whether the cancellation of ctx is all that an error says.
+func cancelled(ctx context.Context, err error) bool {
+	var db interface{ SQLState() string }
+	return !errors.Is(err, lock.ErrLost) &&
+		(errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)) ||
+			errors.As(err, &db) && db.SQLState() == "57014") // a statement that ctx has cancelled
+}
+
+// Check returns what is wrong with the Guard, as far as it shows before the first tick. s is the
+// schedule that all instances fire. A schedule whose ticks are counted from when the process
+// starts is an error, since they have no names in common. A nil schedule stands for such ticks,
+// which Job.Spacing has to keep apart.
+func (g Guard) Check(s Schedule) error {
+	if err := g.check(s != nil); err != nil || s == nil {
+		return err
+	}
+	tick := g.now().Round(0)
+	for range 3 { // one of them may be the time into which a tick was shifted
+		next := s.Next(tick)
+		if next.IsZero() {
+			return fmt.Errorf("locktick: job %q: its schedule has no tick after %v", g.Job.JobName, tick)
+		}
+		if s.Next(next.Add(-1)).Equal(next) {
+			return nil
+		}
+		tick = next
+	}
+	return fmt.Errorf("locktick: job %q: its schedule begins when the process starts, so its ticks have no "+
+		"names in common: use one that names times, or set Spacing in the Guard's Job", g.Job.JobName)
+}
+
+// check is Check without the schedule. named reports whether there is one.
+func (g Guard) check(named bool) error {
+	wrong := ""
 	switch {
 	case g.Lock == nil:
 		return errors.New("locktick: the Guard has no Lock")
 	case g.Job.JobName == "":
 		return errors.New("locktick: the Guard's Job has no JobName")
-	case g.Job.JobID != "":
-		return fmt.Errorf("locktick: job %q: the Guard's Job has the JobID %q, which is where the name of each tick goes",
-			g.Job.JobName, g.Job.JobID)
+	case g.Job.JobID != "" || !g.Job.Tick.IsZero():
+		wrong = "the Guard's Job has a JobID or a Tick, which the Guard fills in"
 	case !named && g.Job.Spacing <= 0:
-		return fmt.Errorf("locktick: job %q: its ticks have no names in common, and the Guard's Job has no Spacing to keep runs apart",
-			g.Job.JobName)
+		wrong = "its ticks have no names in common, and the Guard's Job has no Spacing to keep runs apart"
+	case named && g.Job.Spacing != 0:
+		wrong = "its ticks have names, so the Guard's Job must have no Spacing"
+	case !named && g.Job.RetryFailed:
+		wrong = "its ticks have no names, so the Guard's Job must not have RetryFailed"
+	default:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("locktick: job %q: %s", g.Job.JobName, wrong)
 }
 
-// job returns what the lock is to be asked for.
-func (g Guard) job(tick time.Time) (lock.Job, error) {
-	named := !tick.IsZero()
-	if err := g.Check(named); err != nil {
-		return lock.Job{}, err
-	}
-	job := g.Job
-	if job.ComponentID != "" {
-		job.ComponentID += "/" + rand.Text()[:8]
-	}
-	job.Once = named
-	if named {
-		if tick.Nanosecond() != 0 {
-			return lock.Job{}, fmt.Errorf("locktick: job %q: the tick %v is not a whole second: "+
-				"a tick has to be its scheduled time, and not a reading of the clock", job.JobName, tick.Round(0))
-		}
-		job.JobID = lock.Tick(tick)
-	}
-	return job, nil
-}
-
-// Tell hands r to Report, or to the default logger. It is for adapters, which learn of what [Guard.Run] never saw.
+// Tell tells r to Report, or to the default logger. It is for adapters, which learn of what
+// [Guard.Run] never saw.
 func (g Guard) Tell(ctx context.Context, r Result) {
 	if g.Report != nil {
 		g.Report(ctx, r)
@@ -157,10 +188,12 @@ func (g Guard) Tell(ctx context.Context, r Result) {
 	}
 	level := slog.LevelDebug
 	switch {
-	case r.Outcome == Failed, r.Outcome == Ran && r.Err != nil:
+	case r.bad():
 		level = slog.LevelError
 	case r.Outcome == Held, r.Outcome == Disabled:
 		level = slog.LevelWarn
+	case r.Outcome == Stopped:
+		level = slog.LevelInfo
 	}
 	attrs := []slog.Attr{slog.String("component", r.ComponentName), slog.String("job", r.JobName)}
 	if !r.Tick.IsZero() {

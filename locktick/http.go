@@ -9,16 +9,17 @@ import (
 	"time"
 )
 
-// OutcomeHeader is the header of every response of [Guard.Handler] and [Guard.Middleware] that says what has become of the tick: an
-// [Outcome], or "bad request" if the request doesn't name its tick.
+// OutcomeHeader is the header of every response of [Guard.Handler] and [Guard.Middleware] that
+// names the [Outcome] of the tick, or "bad request" if the request doesn't name its tick.
 const OutcomeHeader = "Lock-Outcome"
 
-// TickOf says which tick a request is for. It must be the same for the requests to all instances, so it has to come from who sends
-// them: the clock of who receives them doesn't know it.
+// TickOf returns the tick that a request is for. It must be the same for the requests to all
+// instances, so it has to come from who sends them.
 type TickOf func(r *http.Request) (time.Time, error)
 
-// FromHeader takes the tick from a header that has its scheduled time as of RFC 3339, to the second, such as the header
-// X-CloudScheduler-ScheduleTime of Google's Cloud Scheduler, or what curl is given by -H "Tick: $(date -u +%FT%H:%M:00Z)".
+// FromHeader takes the tick from a header that has its scheduled time as of RFC 3339, in whole
+// seconds, such as the header X-CloudScheduler-ScheduleTime of Google's Cloud Scheduler, or what
+// curl is given by -H "Tick: $(date -u +%FT%H:%M:00Z)".
 func FromHeader(name string) TickOf {
 	return func(r *http.Request) (time.Time, error) {
 		value := r.Header.Get(name)
@@ -37,44 +38,80 @@ func FromHeader(name string) TickOf {
 	}
 }
 
-// Handler runs f for a request, if this instance gets the lock for its tick, and answers when f has returned. The context of f
-// ends with the request's, so also when the client goes away, and when the lease is lost. A nil tick means that ticks
-// have no names and that Job.Spacing keeps the runs apart.
+// Handler runs f for a request, if this instance acquires the lock for its tick, and answers when
+// f has returned. The context of f ends with the request's, so also when the client goes away,
+// and when the lease is lost. A nil tick means that ticks have no names and that Job.Spacing
+// keeps the runs apart.
 //
-// The answer is a line of JSON, and the status:
+// The answer is a line of JSON and a status. It is a success only if the run of this very tick is
+// known to have succeeded:
 //
-//	200 OK                     ran: here; or already run: there is nothing left to do
+//	200 OK                     ran: here, and the job returned nil
+//	200 OK                     already run: this tick, by a Job with RetryFailed: it would be free if it had failed
 //	400 Bad Request            the request doesn't name its tick
+//	409 Conflict               already run, and what came of it isn't known; or a later tick has been run
 //	409 Conflict               disabled
-//	423 Locked                 held: an earlier run has not ended
+//	423 Locked                 running elsewhere; or held: an earlier run has not ended
+//	425 Too Early              ahead: the clock of who sent the request is fast
 //	500 Internal Server Error  ran: here, and the job has failed, or lost its lock
-//	503 Service Unavailable    failed: the database could not be asked; the same request may be sent again
+//	503 Service Unavailable    failed: the database could not be asked; or stopped, as in a shutdown
 //
-// What exactly went wrong is for [Guard] to report, and not in the answer. Handler answers every method and everybody: let a
-// mux and your authentication see to that.
+// A scheduler that repeats what was no success needs RetryFailed: without it, a run that has
+// failed is not repeated, and the answer stays a 409. What exactly went wrong is for [Guard] to
+// report, and not in the answer. Handler answers every method and everybody: let a mux and your
+// authentication see to that.
 func (g Guard) Handler(tick TickOf, f func(ctx context.Context) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if result, ok := g.serve(w, r, tick, f); ok {
-			answer(w, result)
+			g.answer(w, result)
 		}
 	})
 }
 
-// Middleware calls next for a request, if this instance gets the lock for its tick; the answer is next's then, with the
-// [OutcomeHeader] "ran". Otherwise it answers as [Guard.Handler] does. The context of the request that next gets ends when the lease is
-// lost.
+// Middleware calls next for a request, if this instance acquires the lock for its tick; the
+// answer is next's then, with the [OutcomeHeader] "ran", and a status of 400 or more means that
+// the run has failed. Otherwise, and if next has answered nothing before its lock was lost, it
+// answers as [Guard.Handler] does. The context of the request that next gets ends when the lease
+// is lost.
 func (g Guard) Middleware(tick TickOf, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		own := &response{ResponseWriter: w}
 		result, ok := g.serve(w, r, tick, func(ctx context.Context) error {
 			w.Header().Set(OutcomeHeader, string(Ran))
-			next.ServeHTTP(w, r.WithContext(ctx))
+			next.ServeHTTP(own, r.WithContext(ctx))
+			if own.status >= http.StatusBadRequest {
+				return fmt.Errorf("the answer was %d %s", own.status, http.StatusText(own.status))
+			}
 			return nil
 		})
-		if ok && result.Outcome != Ran {
-			answer(w, result)
+		if ok && own.status == 0 && (result.Outcome != Ran || result.Err != nil) {
+			g.answer(w, result)
 		}
 	})
 }
+
+// response notes the status of an answer.
+type response struct {
+	http.ResponseWriter
+	status int // 0: none yet
+}
+
+func (w *response) WriteHeader(status int) {
+	if w.status == 0 && status >= http.StatusOK {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // serve finds the tick and runs it, or answers that there is none.
 func (g Guard) serve(w http.ResponseWriter, r *http.Request, tick TickOf, f func(ctx context.Context) error) (Result, bool) {
@@ -99,30 +136,44 @@ type body struct {
 	Component string     `json:"component"`
 	Job       string     `json:"job"`
 	Tick      *time.Time `json:"tick,omitempty"`
-	By        string     `json:"by,omitempty"`    // the component ID of who runs or has run it, or holds the lock
-	Since     *time.Time `json:"since,omitempty"` // by the database's clock
+	By        string     `json:"by,omitempty"`        // the component ID of who runs or has run it, or holds the lock
+	LockTime  *time.Time `json:"lock_time,omitempty"` // of that one, by the database's clock
 	Error     string     `json:"error,omitempty"`
 }
 
-func answer(w http.ResponseWriter, r Result) {
+func (g Guard) answer(w http.ResponseWriter, r Result) {
 	b := body{Outcome: r.Outcome, Component: r.ComponentName, Job: r.JobName}
 	if !r.Tick.IsZero() {
 		tick := r.Tick.UTC()
 		b.Tick = &tick
 	}
-	status := http.StatusOK
-	if holder, ok := r.Holder(); ok {
-		b.By, b.Since = holder.ComponentID, &holder.Since
+	holder, ok := r.Holder()
+	if ok {
+		b.By, b.LockTime = holder.ComponentID, &holder.LockTime
 	}
-	switch {
-	case r.Outcome == Held:
+	status := http.StatusOK
+	switch r.Outcome {
+	case Ran:
+		if r.Err != nil {
+			status, b.Error = http.StatusInternalServerError, "the job has failed; the report of this instance says how"
+		}
+	case AlreadyRun:
+		switch {
+		case !holder.Started().Equal(r.Tick) && !r.Tick.IsZero():
+			status, b.Error = http.StatusConflict, "a later tick has been run: this one is not run any more"
+		case !g.Job.RetryFailed:
+			status, b.Error = http.StatusConflict, "it has been run; what came of it is not known here"
+		}
+	case Running, Held:
 		status = http.StatusLocked
-	case r.Outcome == Disabled:
+	case Disabled:
 		status = http.StatusConflict
-	case r.Outcome == Failed:
+	case Ahead:
+		status, b.Error = http.StatusTooEarly, "the tick lies ahead of the clock of the database"
+	case Stopped:
+		status, b.Error = http.StatusServiceUnavailable, "the run was stopped"
+	default:
 		status, b.Error = http.StatusServiceUnavailable, "the lock could not be asked for; the report of this instance says why"
-	case r.Outcome == Ran && r.Err != nil:
-		status, b.Error = http.StatusInternalServerError, "the job has failed; the report of this instance says how"
 	}
 	write(w, status, b)
 }

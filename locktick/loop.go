@@ -6,14 +6,16 @@ import (
 	"time"
 )
 
-// Loop calls f with every tick of the schedule that this instance gets the lock for, until ctx ends; then it returns ctx.Err()
-// as soon as f has returned. Any other error is about the Guard or the Schedule, and comes before the first tick, or when
-// there are no more. What becomes of each tick is told as [Guard] says, also what f returns.
+// Loop calls f with every tick of the schedule for which this instance acquires the lock, until
+// ctx ends; then it returns ctx.Err() as soon as f has returned. Any other error is that of
+// [Guard.Check], or says that the schedule has no more ticks. What becomes of each tick, and what
+// f returns, is told as [Guard] says.
 //
-// Loop fires when the wall clock of this instance has reached the tick, also if the clock is stepped meanwhile. It fires one
-// tick after the other: those that are due while f runs, or while the process is stopped, are left to other instances.
+// Loop fires when the wall clock of this instance has reached the tick, also if the clock is
+// stepped meanwhile. It fires one tick after the other: those that are due while f runs, or while
+// the process is stopped, are left to other instances.
 func (g Guard) Loop(ctx context.Context, s Schedule, f func(ctx context.Context) error) error {
-	if err := g.Check(true); err != nil {
+	if err := g.Check(s); err != nil {
 		return err
 	}
 	for {
@@ -28,8 +30,8 @@ func (g Guard) Loop(ctx context.Context, s Schedule, f func(ctx context.Context)
 	}
 }
 
-// look is how often the wall clock is looked at: timers go by the monotonic clock, which knows nothing of its steps and may
-// stand still while the machine is suspended.
+// look is how often the wall clock is looked at: timers go by the monotonic clock, which knows
+// nothing of its steps and may stand still while the machine is suspended.
 const look = time.Minute
 
 func (g Guard) sleepUntil(ctx context.Context, t time.Time) error {

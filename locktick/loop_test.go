@@ -16,17 +16,18 @@ import (
 )
 
 // loops runs a loop for each instance until the bubble's clock has gone on by d.
-func (f *fleet) loops(t *testing.T, s locktick.Schedule, d time.Duration, job func(ctx context.Context) error) {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	defer cancel()
+func (f *fleet) loops(t *testing.T, skews []time.Duration, s locktick.Schedule, d time.Duration, job func(ctx context.Context) error) {
+	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for _, skew := range skews {
-		all.Go(func() { require.ErrorIs(t, f.guard(skew).Loop(ctx, s, job), context.DeadlineExceeded) })
+		all.Go(func() { require.ErrorIs(t, f.guard(skew).Loop(ctx, s, job), context.Canceled) })
 	}
+	time.Sleep(d)
+	cancel()
 	all.Wait()
 }
 
-func TestALoopRunsEachTickOnceWhateverTheClocksSay(t *testing.T) {
+func TestGuard_Loop_clocks(t *testing.T) {
 	for name, test := range map[string]struct {
 		every locktick.Every
 		takes time.Duration
@@ -40,33 +41,54 @@ func TestALoopRunsEachTickOnceWhateverTheClocksSay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(lock.NewLocal(nil))
+				f := newFleet(lock.NewMemory(lock.Options{}))
 				f.wait = test.wait
 				start := time.Now().UTC()
 				end := start.Add(30 * time.Duration(test.every))
-				f.loops(t, test.every, end.Sub(start), func(ctx context.Context) error {
-					time.Sleep(test.takes)
-					return f.run(ctx)
+				f.loops(t, skews, test.every, end.Sub(start), func(ctx context.Context) error {
+					select {
+					case <-time.After(test.takes):
+						return f.run(ctx)
+					case <-ctx.Done():
+						return ctx.Err()
+					}
 				})
 				// The instances begin at once, with different ticks: only one of these is run. The last ones are cut short.
 				first := test.every.Next(test.every.Next(start.Add(4 * time.Second)))
 				f.requireEachOnce(t, test.every, first, end.Add(-test.takes-time.Second))
-				require.Positive(t, f.told[locktick.AlreadyRun])
+				require.Positive(t, f.told[locktick.AlreadyRun]+f.told[locktick.Running])
 			})
 		})
 	}
 }
 
-func TestATickThatIsDueDuringARunWaitsIfItIsToldTo(t *testing.T) {
+// One clock is a day ahead and one a day behind, for as long as the fleet lives.
+func TestGuard_Loop_clocks_a_day_off(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, every := range []locktick.Every{locktick.Every(5 * time.Minute), locktick.Every(6 * time.Hour)} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFleet(lock.NewMemory(lock.Options{}))
+			start := time.Now().UTC()
+			end := start.Add(5 * day)
+			f.loops(t, []time.Duration{day, 0, -day, time.Second, day + time.Hour}, every, end.Sub(start), f.run)
+			f.requireEachOnce(t, every, every.Next(start), end.Add(-time.Duration(every)))
+			due := int(5 * day / time.Duration(every))
+			require.InDelta(t, 2*due, f.told[locktick.Ahead], 2, "those that are ahead are told so, with each tick")
+			require.Len(t, f.runs, f.told[locktick.Ran])
+		})
+	}
+}
+
+func TestGuard_Loop_Wait(t *testing.T) {
 	for name, test := range map[string]struct {
 		wait time.Duration
 		runs int
 	}{
-		"no": {0, 3}, "yes": {-1, 5},
+		"no": {0, 3}, "yes": {lock.Forever, 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := lock.NewLocal(nil)
+				l := lock.NewMemory(lock.Options{})
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute+30*time.Second)
 				defer cancel()
 				var runs, held atomic.Int64
@@ -74,7 +96,7 @@ func TestATickThatIsDueDuringARunWaitsIfItIsToldTo(t *testing.T) {
 				for range 3 {
 					guard := locktick.Guard{
 						Lock: l,
-						Job:  lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: 30 * time.Second, Wait: test.wait},
+						Job:  lock.Job{ComponentName: "shop", JobName: "report", TTL: 30 * time.Second, Wait: test.wait},
 						Report: func(_ context.Context, r locktick.Result) {
 							if r.Outcome == locktick.Held {
 								held.Add(1)
@@ -97,7 +119,7 @@ func TestATickThatIsDueDuringARunWaitsIfItIsToldTo(t *testing.T) {
 	}
 }
 
-func TestALoopWaitsForTheWallClock(t *testing.T) {
+func TestGuard_Loop_wall_clock(t *testing.T) {
 	for name, test := range map[string]struct {
 		every locktick.Every
 		step  time.Duration // of the clock, half a minute after the start
@@ -116,29 +138,30 @@ func TestALoopWaitsForTheWallClock(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				var first string
 				var after time.Duration
-				guard := newFleet(lock.NewLocal(nil)).guard(0)
-				guard.Now = func() time.Time {
+				now := func() time.Time {
 					now := time.Now()
 					if now.Sub(start) >= 30*time.Second {
 						now = now.Add(test.step)
 					}
 					return now
 				}
+				guard := newFleet(lock.NewMemory(lock.Options{Clock: now})).guard(0)
+				guard.Now = now
 				guard.Loop(ctx, test.every, func(ctx context.Context) error {
 					first, after = lock.LeaseFrom(ctx).Job().JobID, time.Since(start)
 					cancel()
 					return nil
 				})
-				require.Equal(t, lock.Tick(test.every.Next(start)), first)
+				require.Equal(t, tickName(test.every.Next(start)), first)
 				require.Equal(t, test.after, after)
 			})
 		})
 	}
 }
 
-func TestAClockThatStepsBackRunsNoTickAgain(t *testing.T) {
+func TestGuard_Loop_clock_stepped_back(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewLocal(nil))
+		f := newFleet(lock.NewMemory(lock.Options{}))
 		var back atomic.Int64
 		guard := f.guard(0)
 		guard.Now = func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }
@@ -156,21 +179,51 @@ func TestAClockThatStepsBackRunsNoTickAgain(t *testing.T) {
 	})
 }
 
-func TestALoopSaysWhatIsWrongWithIt(t *testing.T) {
-	l := lock.NewLocal(nil)
+// since is the schedule of a ticker: the ticks are counted from when it is asked.
+type since time.Duration
+
+func (s since) Next(t time.Time) time.Time {
+	return t.Add(time.Duration(s) - time.Duration(t.Nanosecond()))
+}
+
+func TestGuard_Check(t *testing.T) {
+	l := lock.NewMemory(lock.Options{})
+	report := lock.Job{JobName: "report"}
+	job := func(change func(j *lock.Job)) locktick.Guard {
+		g := locktick.Guard{Lock: l, Job: report}
+		change(&g.Job)
+		return g
+	}
+	hourly := locktick.Every(time.Hour)
 	for name, test := range map[string]struct {
 		guard    locktick.Guard
 		schedule locktick.Schedule
-		says     string
+		says     string // nothing: all is well
 	}{
-		"no lock":      {locktick.Guard{Job: lock.Job{JobName: "report"}}, locktick.Every(time.Hour), "no Lock"},
-		"no job name":  {locktick.Guard{Lock: l}, locktick.Every(time.Hour), "no JobName"},
-		"a job ID":     {locktick.Guard{Lock: l, Job: lock.Job{JobName: "report", JobID: "7"}}, locktick.Every(time.Hour), `JobID "7"`},
-		"never a tick": {locktick.Guard{Lock: l, Job: lock.Job{JobName: "report"}}, locktick.Every(0), "no tick after"},
+		"well":                          {locktick.Guard{Lock: l, Job: report}, hourly, ""},
+		"well, every second":            {locktick.Guard{Lock: l, Job: report}, since(time.Second), ""},
+		"well, without a schedule":      {job(func(j *lock.Job) { j.Spacing = time.Second }), nil, ""},
+		"no lock":                       {locktick.Guard{Job: report}, hourly, "no Lock"},
+		"no job name":                   {locktick.Guard{Lock: l}, hourly, "no JobName"},
+		"a job ID":                      {job(func(j *lock.Job) { j.JobID = "7" }), hourly, "a JobID or a Tick"},
+		"a tick":                        {job(func(j *lock.Job) { j.Tick = noon }), hourly, "a JobID or a Tick"},
+		"never a tick":                  {locktick.Guard{Lock: l, Job: report}, locktick.Every(0), "no tick after"},
+		"no ticks in common":            {locktick.Guard{Lock: l, Job: report}, since(5 * time.Second), "begins when the process starts"},
+		"neither schedule nor spacing":  {locktick.Guard{Lock: l, Job: report}, nil, "no Spacing"},
+		"both schedule and spacing":     {job(func(j *lock.Job) { j.Spacing = time.Second }), hourly, "must have no Spacing"},
+		"nothing to retry, no schedule": {job(func(j *lock.Job) { j.Spacing, j.RetryFailed = time.Second, true }), nil, "must not have RetryFailed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := test.guard.Loop(t.Context(), test.schedule, func(context.Context) error { return errors.New("run") })
+			err := test.guard.Check(test.schedule)
+			if test.says == "" {
+				require.NoError(t, err)
+				return
+			}
 			require.ErrorContains(t, err, test.says)
+			if test.schedule != nil {
+				err = test.guard.Loop(t.Context(), test.schedule, func(context.Context) error { return errors.New("run") })
+				require.ErrorContains(t, err, test.says)
+			}
 		})
 	}
 }

@@ -2,14 +2,15 @@ package locktick
 
 import "time"
 
-// Schedule is when ticks are due. Those of github.com/robfig/cron/v3 and of gocron's crontabs are Schedules.
+// Schedule is when ticks are due. Those of github.com/robfig/cron/v3 are Schedules, see [In].
 type Schedule interface {
 	// Next returns the first tick after t, or the zero time if there is none.
 	Next(t time.Time) time.Time
 }
 
-// Every is the [Schedule] of the multiples of a period in UTC: Every(15*time.Minute) ticks at the full hour and at quarter
-// past it, Every(24*time.Hour) at midnight, Every(7*24*time.Hour) on Mondays. It must be whole seconds. 0 and less never tick.
+// Every is the [Schedule] of the multiples of a period in UTC: Every(15*time.Minute) ticks at the
+// full hour and at quarter past it, Every(24*time.Hour) at midnight, Every(7*24*time.Hour) on
+// Mondays. The period must be whole seconds. 0 and less never tick.
 type Every time.Duration
 
 // Next returns the first multiple of the period after t.
@@ -21,14 +22,59 @@ func (e Every) Next(t time.Time) time.Time {
 	return t.UTC().Truncate(period).Add(period)
 }
 
-// early is by how much a clock may have been stepped back while a scheduler slept, for a tick to be still known for what it is.
+// In returns the ticks of s in a location, for a schedule that goes by the location of the time
+// that it is given, as those of github.com/robfig/cron/v3 do. nil means time.Local. A tick in the
+// hour that is left out when summer begins, which such a schedule skips, is due as long after
+// that hour began as it should have been: 02:30 at 03:30.
+func In(location *time.Location, s Schedule) Schedule {
+	if location == nil {
+		location = time.Local
+	}
+	return zoned{location, s}
+}
+
+type zoned struct {
+	location *time.Location
+	s        Schedule
+}
+
+func (z zoned) Next(t time.Time) time.Time {
+	t = t.In(z.location)
+	next := z.s.Next(t)
+	for from := t.Add(-24 * time.Hour); ; { // the change may be just over
+		_, change := from.ZoneBounds()
+		if change.IsZero() || next.IsZero() || !change.Before(next) {
+			return next
+		}
+		_, before := from.Zone()
+		_, after := change.Zone()
+		if after > before {
+			// By the old offset there is no hour that is left out. Its end is when it should have been.
+			first := change.Add(-1)
+			if t.After(first) {
+				first = t
+			}
+			end := change.Add(time.Duration(after-before) * time.Second)
+			skipped := z.s.Next(first.In(time.FixedZone("", before))).In(z.location)
+			if skipped.Before(end) && skipped.Before(next) && skipped.After(t) {
+				return skipped
+			}
+		}
+		from = change
+	}
+}
+
+// early is by how much a clock may have been stepped back while a scheduler slept, for a tick to
+// be still known for what it is.
 const early = time.Second
 
-// Last returns the tick that fires at now: the last one that is due by now, and thus the name that all instances have for it
-// whose clocks are at that tick. It is the zero time if there is none in the last hundred years.
+// Last returns the tick that fires at now: the last one that is due by now. That is what all
+// instances call it whose clocks are at that tick. It is the zero time if there was none in the
+// last hundred years.
 //
-// Schedulers sleep by the monotonic clock. If the wall clock is stepped back meanwhile, they fire before it gets there. So where
-// now is less than a second before a tick, and nearer to it than to the one before, it is that tick.
+// Schedulers sleep by the monotonic clock. If the wall clock is stepped back meanwhile, they fire
+// before it gets there. So if now is less than a second before a tick, and nearer to it than to
+// the one before, Last returns that tick.
 func Last(s Schedule, now time.Time) time.Time {
 	now = now.Round(0) // by the wall clock
 	last := lastBy(s, now)
@@ -40,8 +86,8 @@ func Last(s Schedule, now time.Time) time.Time {
 	return last
 }
 
-// lastBy returns the last tick that is not after now. A Schedule only says what is next, so its time is found by looking from ever
-// further back, and then from as late as possible.
+// lastBy returns the last tick that is not after now. A Schedule only says what is next, so its
+// time is found by looking from ever further back, and then from as late as possible.
 func lastBy(s Schedule, now time.Time) time.Time {
 	due := func(back time.Duration) bool {
 		t := s.Next(now.Add(-back))
