@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -21,8 +23,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
-// A skewed schedule is that of an instance whose clock is ahead by so much, for a cron whose clock is right: cron has no clock of
-// its own to set. It fires when the instance's clock gets there.
+// A skewed schedule is that of an instance whose clock is ahead by so much, for a cron whose clock
+// is right: cron has no clock of its own to set. It fires when the instance's clock gets there.
 type skewed struct {
 	cron.Schedule
 	ahead time.Duration
@@ -30,15 +32,16 @@ type skewed struct {
 
 func (s skewed) Next(t time.Time) time.Time { return s.Schedule.Next(t.Add(s.ahead)).Add(-s.ahead) }
 
-// skewedParser parses specs with seconds into such schedules.
-type skewedParser time.Duration
+var withSeconds = cron.NewParser(cron.Second | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
 
-func (p skewedParser) Parse(spec string) (cron.Schedule, error) {
+func parse(t *testing.T, spec string) cron.Schedule {
 	s, err := withSeconds.Parse(spec)
-	return skewed{s, time.Duration(p)}, err
+	require.NoError(t, err)
+	return s
 }
 
-var withSeconds = cron.NewParser(cron.Second | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
+// tickName is the name of a tick in the row.
+func tickName(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // skews are by how much the clocks of the instances are ahead.
 var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond, -time.Millisecond, 4 * time.Second,
@@ -60,7 +63,7 @@ func newJournal() *journal {
 func (j *journal) guard(l *lock.Lock, skew time.Duration) locktick.Guard {
 	return locktick.Guard{
 		Lock: l,
-		Job:  lock.Job{ComponentName: "shop", JobName: "report", MaxDuration: 30 * time.Second},
+		Job:  lock.Job{ComponentName: "shop", JobName: "report", TTL: 30 * time.Second},
 		Report: func(_ context.Context, r locktick.Result) {
 			j.mu.Lock()
 			defer j.mu.Unlock()
@@ -85,9 +88,10 @@ func (j *journal) run(ctx context.Context) error {
 	return nil
 }
 
-func TestEachTickIsRunOnceWhateverTheClocksSay(t *testing.T) {
+func TestNew_clocks(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	require.NoError(t, err)
+	few := []time.Duration{0, 3 * time.Second, -4 * time.Second}
 	for name, test := range map[string]struct {
 		spec     string
 		location *time.Location
@@ -95,80 +99,121 @@ func TestEachTickIsRunOnceWhateverTheClocksSay(t *testing.T) {
 		to       time.Time
 		takes    time.Duration
 		wait     time.Duration
+		skews    []time.Duration
 	}{
-		"every minute":                       {"0 * * * * *", time.UTC, day(3, 1), day(3, 1).Add(time.Hour), time.Second, 0},
-		"several within what clocks differ":  {"* * * * * *", time.UTC, day(3, 1), day(3, 1).Add(time.Minute), 100 * time.Millisecond, 900 * time.Millisecond},
-		"runs that outlive the longest":      {"0 */10 * * * *", time.UTC, day(3, 1), day(3, 1).Add(3 * time.Hour), 9 * time.Minute, 0},
-		"hourly, when summer begins":         {"0 0 * * * *", berlin, day(3, 25), day(3, 27), time.Second, 0},
-		"hourly, when summer ends":           {"0 0 * * * *", berlin, day(10, 28), day(10, 30), time.Second, 0},
-		"daily in the hour that is left out": {"0 30 2 * * *", berlin, day(3, 24), day(3, 29), time.Second, 0},
-		"daily in the hour that is twice":    {"0 30 2 * * *", berlin, day(10, 27), day(11, 1), time.Second, 0},
-		"a spec with a time zone":            {"CRON_TZ=Asia/Kolkata 0 0 6 * * *", berlin, day(3, 24), day(3, 29), time.Second, 0},
+		"every minute":                      {"0 * * * * *", time.UTC, day(3, 1), day(3, 1).Add(time.Hour), time.Second, 0, skews},
+		"several within what clocks differ": {"* * * * * *", time.UTC, day(3, 1), day(3, 1).Add(time.Minute), 100 * time.Millisecond, 900 * time.Millisecond, skews},
+		"runs that outlive the TTL":         {"0 */10 * * * *", time.UTC, day(3, 1), day(3, 1).Add(3 * time.Hour), 9 * time.Minute, 0, skews},
+		"one a day ahead, one a day behind": {"0 */10 * * * *", time.UTC, day(3, 1), day(3, 5), time.Second, 0, append(few, 24*time.Hour, -24*time.Hour)},
+		"hourly, when summer begins":        {"0 0 * * * *", berlin, day(3, 25), day(3, 27), time.Second, 0, few},
+		"hourly, when summer ends":          {"0 0 * * * *", berlin, day(10, 28), day(10, 30), time.Second, 0, few},
+		"daily in the hour that is twice":   {"0 30 2 * * *", berlin, day(10, 27), day(11, 1), time.Second, 0, few},
+		"a spec with a time zone":           {"CRON_TZ=Asia/Kolkata 0 0 6 * * *", berlin, day(3, 24), day(3, 29), time.Second, 0, few},
 	} {
-		for how, add := range map[string]func(t *testing.T, c *cron.Cron, g locktick.Guard, ahead time.Duration, f func(context.Context) error){
-			"AddFunc": func(t *testing.T, c *cron.Cron, g locktick.Guard, ahead time.Duration, f func(context.Context) error) {
-				_, err := addFunc(t.Context(), c, test.spec, g, f, func(t time.Time) time.Time { return t.Add(ahead) })
-				require.NoError(t, err)
-			},
-			"Wrapper": func(t *testing.T, c *cron.Cron, g locktick.Guard, ahead time.Duration, f func(context.Context) error) {
-				schedule, err := withSeconds.Parse(test.spec)
-				require.NoError(t, err)
-				once, err := Wrapper(t.Context(), g, schedule, test.location)
-				require.NoError(t, err)
-				c.Schedule(skewed{schedule, ahead}, cron.NewChain(once).Then(Func(f)))
-			},
-		} {
-			t.Run(name+"/"+how, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					time.Sleep(time.Until(test.from.Add(-time.Minute)))
-					l, j := lock.NewLocal(nil), newJournal()
-					for _, ahead := range skews {
-						c := cron.New(cron.WithLocation(test.location), cron.WithParser(skewedParser(ahead)), cron.WithLogger(cron.DiscardLogger))
-						g := j.guard(l, ahead)
-						g.Job.Wait = test.wait
-						add(t, c, g, ahead, func(ctx context.Context) error {
-							defer time.Sleep(test.takes)
-							return j.run(ctx)
-						})
-						c.Start()
-						defer func() { <-c.Stop().Done() }()
-					}
-					time.Sleep(time.Until(test.to.Add(-5 * time.Second)))
-					synctest.Wait()
-
-					j.mu.Lock()
-					defer j.mu.Unlock()
-					require.Empty(t, j.errs)
-					schedule, err := withSeconds.Parse(test.spec)
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(time.Until(test.from.Add(-time.Minute)))
+				l, j := lock.NewMemory(lock.Options{}), newJournal()
+				for _, ahead := range test.skews {
+					c := cron.New(cron.WithLocation(test.location), cron.WithLogger(cron.DiscardLogger))
+					g := j.guard(l, ahead)
+					g.Job.Wait = test.wait
+					job, err := New(t.Context(), g, parse(t, test.spec), func(ctx context.Context) error {
+						defer time.Sleep(test.takes)
+						return j.run(ctx)
+					})
 					require.NoError(t, err)
-					ticks := 0
-					for tick := schedule.Next(test.from.In(test.location)); tick.Before(test.to.Add(-20 * time.Second)); tick = schedule.Next(tick) {
-						require.Equal(t, 1, j.runs[lock.Tick(tick)], tick)
-						ticks++
-					}
-					require.Greater(t, ticks, 2)
-					for tick, times := range j.runs {
-						require.Equal(t, 1, times, tick)
-					}
-					require.Positive(t, j.told[locktick.AlreadyRun])
-				})
+					c.Schedule(skewed{job, ahead}, job)
+					c.Start()
+					defer func() { <-c.Stop().Done() }()
+				}
+				time.Sleep(time.Until(test.to.Add(-5 * time.Second)))
+				synctest.Wait()
+
+				j.mu.Lock()
+				defer j.mu.Unlock()
+				require.Empty(t, j.errs)
+				schedule := parse(t, test.spec)
+				ticks := 0
+				for tick := schedule.Next(test.from.In(test.location)); tick.Before(test.to.Add(-20 * time.Second)); tick = schedule.Next(tick) {
+					require.Equal(t, 1, j.runs[tickName(tick)], tick)
+					ticks++
+				}
+				require.Greater(t, ticks, 2)
+				for tick, times := range j.runs {
+					require.Equal(t, 1, times, tick)
+				}
+				require.Positive(t, j.told[locktick.AlreadyRun]+j.told[locktick.Running])
 			})
-		}
+		})
 	}
+}
+
+// A daily job at 02:30 is run once on each day, also on the one that has no 02:30.
+func TestNew_summer_begins(t *testing.T) {
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	require.NoError(t, err)
+	for spec, location := range map[string]*time.Location{"0 30 2 * * *": berlin, "CRON_TZ=Europe/Berlin 0 30 2 * * *": time.UTC} {
+		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(time.Until(day(3, 25)))
+			l, j := lock.NewMemory(lock.Options{}), newJournal()
+			var at []string
+			for range 3 {
+				c := cron.New(cron.WithLocation(location), cron.WithLogger(cron.DiscardLogger))
+				job, err := New(t.Context(), j.guard(l, 0), parse(t, spec), func(context.Context) error {
+					at = append(at, time.Now().In(berlin).Format("02 15:04"))
+					return nil
+				})
+				require.NoError(t, err)
+				c.Schedule(job, job)
+				c.Start()
+				defer func() { <-c.Stop().Done() }()
+			}
+			time.Sleep(3 * 24 * time.Hour)
+			synctest.Wait()
+			require.Equal(t, []string{"25 02:30", "26 03:30", "27 02:30"}, at)
+		})
+	}
+}
+
+// What an entry costs doesn't grow with their number: cron is never asked for its entries, of which
+// it makes a copy each time.
+func TestNew_many_entries(t *testing.T) {
+	cost := map[int]uint64{} // in bytes, of an entry
+	for _, entries := range []int{100, 2000} {
+		synctest.Test(t, func(t *testing.T) {
+			l, j := lock.NewMemory(lock.Options{}), newJournal()
+			c := cron.New(cron.WithLogger(cron.DiscardLogger))
+			hourly := parse(t, "0 0 * * * *")
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for i := range entries {
+				g := j.guard(l, 0)
+				g.Job.JobName = fmt.Sprint("report-", i)
+				job, err := New(t.Context(), g, hourly, func(context.Context) error { return nil })
+				require.NoError(t, err)
+				c.Schedule(job, job)
+			}
+			c.Start()
+			time.Sleep(2*time.Hour + time.Second)
+			synctest.Wait()
+			runtime.ReadMemStats(&after)
+			<-c.Stop().Done()
+			require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 2 * entries}, j.told)
+			cost[entries] = (after.TotalAlloc - before.TotalAlloc) / uint64(entries)
+		})
+	}
+	require.Less(t, cost[2000], 2*cost[100])
 }
 
 // day is one of the year 2000, in which the bubbles of package synctest begin.
 func day(month time.Month, d int) time.Time { return time.Date(2000, month, d, 0, 0, 0, 0, time.UTC) }
 
-func TestASpecWithoutCommonTicksNeedsSpacing(t *testing.T) {
+func TestNew_every(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, j := lock.NewLocal(nil), newJournal()
-		c := cron.New(cron.WithLogger(cron.DiscardLogger))
-		_, err := AddFunc(t.Context(), c, "@every 1h", j.guard(l, 0), j.run)
-		require.ErrorContains(t, err, "@every 1h0m0s begins when the process starts")
-		require.Empty(t, c.Entries())
-		_, err = Wrapper(t.Context(), j.guard(l, 0), cron.Every(time.Hour), nil)
-		require.ErrorContains(t, err, "@every 1h0m0s begins when the process starts")
+		l, j := lock.NewMemory(lock.Options{}), newJournal()
+		_, err := New(t.Context(), j.guard(l, 0), parse(t, "@every 1h"), j.run)
+		require.ErrorContains(t, err, "begins when the process starts")
 
 		begin := time.Now()
 		var runs []time.Duration
@@ -176,11 +221,12 @@ func TestASpecWithoutCommonTicksNeedsSpacing(t *testing.T) {
 			g := j.guard(l, 0)
 			g.Job.Spacing = 55 * time.Minute
 			c := cron.New(cron.WithLogger(cron.DiscardLogger))
-			_, err := AddFunc(t.Context(), c, "@every 1h", g, func(context.Context) error {
+			job, err := New(t.Context(), g, parse(t, "@every 1h"), func(context.Context) error {
 				runs = append(runs, time.Since(begin))
 				return nil
 			})
 			require.NoError(t, err)
+			c.Schedule(job, job)
 			c.Start()
 			defer func() { <-c.Stop().Done() }()
 			time.Sleep(10 * time.Minute)
@@ -191,40 +237,32 @@ func TestASpecWithoutCommonTicksNeedsSpacing(t *testing.T) {
 	})
 }
 
-func TestWhatIsWrongIsSaidBeforeAnythingIsAdded(t *testing.T) {
-	l := lock.NewLocal(nil)
-	ok := newJournal().guard(l, 0)
-	noName, jobID := ok, ok
-	noName.Job.JobName, jobID.Job.JobID = "", "7"
-	for name, test := range map[string]struct {
-		guard locktick.Guard
-		spec  string
-		says  string
-	}{
-		"the spec":    {ok, "every noon", "expected exactly 5 fields"},
-		"no lock":     {locktick.Guard{Job: ok.Job}, "@hourly", "no Lock"},
-		"no job name": {noName, "@hourly", "no JobName"},
-		"a job ID":    {jobID, "@hourly", `JobID "7"`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := cron.New()
-			_, err := AddFunc(t.Context(), c, test.spec, test.guard, nil)
-			require.ErrorContains(t, err, test.says)
-			require.Empty(t, c.Entries())
-		})
-	}
-	_, err := Wrapper(t.Context(), ok, nil, nil)
-	require.ErrorContains(t, err, "no Spacing")
+func TestNew_error(t *testing.T) {
+	_, err := New(t.Context(), locktick.Guard{}, parse(t, "@hourly"), nil)
+	require.ErrorContains(t, err, "no Lock")
+	_, err = New(t.Context(), newJournal().guard(lock.NewMemory(lock.Options{}), 0), nil, nil)
+	require.ErrorContains(t, err, "no schedule")
 }
 
-func TestARunEndsWithItsLeaseAndAPanicIsCrons(t *testing.T) {
+// Cron fires the entry by the schedule itself, and so the Job isn't told which tick it is.
+func TestJob_Run_other_schedule(t *testing.T) {
+	j := newJournal()
+	hourly := parse(t, "@hourly")
+	job, err := New(t.Context(), j.guard(lock.NewMemory(lock.Options{}), 0), hourly, func(context.Context) error { panic("it runs") })
+	require.NoError(t, err)
+	job.Run()
+	require.Equal(t, map[locktick.Outcome]int{locktick.Failed: 1}, j.told)
+	require.ErrorContains(t, j.errs[0], "is the Job the schedule of its entry")
+}
+
+func TestJob_Run_lost_and_panic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, j := lock.NewLocal(nil), newJournal()
+		l, j := lock.NewMemory(lock.Options{}), newJournal()
 		var out bytes.Buffer
 		logger := cron.PrintfLogger(log.New(&out, "", 0))
 		c := cron.New(cron.WithLogger(logger), cron.WithChain(cron.Recover(logger)))
 		lost := make(chan error, 1)
-		_, err := AddFunc(t.Context(), c, "* * * * *", j.guard(l, 0), func(ctx context.Context) error {
+		job, err := New(t.Context(), j.guard(l, 0), parse(t, "0 * * * * *"), func(ctx context.Context) error {
 			if s, err := l.Status(ctx, "shop", "report"); err == nil && len(lost) == 0 {
 				l.ForceRelease(ctx, "shop", "report", s.Holder)
 				<-ctx.Done()
@@ -234,6 +272,7 @@ func TestARunEndsWithItsLeaseAndAPanicIsCrons(t *testing.T) {
 			panic("the printer is on fire")
 		})
 		require.NoError(t, err)
+		c.Schedule(job, job)
 		c.Start()
 		time.Sleep(2*time.Minute + time.Second)
 		<-c.Stop().Done()
@@ -245,37 +284,35 @@ func TestARunEndsWithItsLeaseAndAPanicIsCrons(t *testing.T) {
 	})
 }
 
-// at is a schedule with one tick, which is due at once.
+// at is a schedule with ticks that are due at once, of which it has a few.
 type at struct {
-	tick  time.Time
-	fired bool
+	tick time.Time
+	left int
 }
 
-func (a *at) Next(time.Time) time.Time {
-	if a.fired {
+func (a *at) Next(t time.Time) time.Time {
+	if a.left--; a.left < 0 {
 		return time.Time{}
 	}
-	a.fired = true
 	return a.tick
 }
 
-func (a *at) Parse(string) (cron.Schedule, error) { return a, nil }
-
 // fires lets a cron fire one tick, and returns what has become of it.
 func fires(t *testing.T, l *lock.Lock, j *journal, tick time.Time, f func(context.Context) error) locktick.Result {
-	c := cron.New(cron.WithParser(&at{tick: tick}), cron.WithLogger(cron.DiscardLogger))
+	c := cron.New(cron.WithLogger(cron.DiscardLogger))
 	results := make(chan locktick.Result, 1)
 	g := j.guard(l, 0)
-	g.Job.MaxDuration = time.Hour
+	g.Job.TTL = time.Hour
 	g.Report = func(_ context.Context, r locktick.Result) { results <- r }
-	_, err := AddFunc(t.Context(), c, "", g, f)
+	job, err := New(t.Context(), g, &at{tick, 3}, f) // two of which Check has asked for
 	require.NoError(t, err)
+	c.Schedule(job, job)
 	c.Start()
 	defer func() { <-c.Stop().Done() }()
 	return <-results
 }
 
-func TestOnPostgreSQL(t *testing.T) {
+func TestJob_Run_database(t *testing.T) {
 	db := dbtest.Engine{Driver: "postgres", DSN: dbtest.PostgresDSN()}.Open(t)
 	l, j := lock.New(db), newJournal()
 	noon := day(3, 1).Add(12 * time.Hour)
@@ -293,7 +330,7 @@ func TestOnPostgreSQL(t *testing.T) {
 	t.Run("a holder that dies is replaced when its lock has expired", func(t *testing.T) {
 		ctx, die := context.WithCancel(t.Context())
 		lease, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "report", ComponentID: "dead",
-			JobID: lock.Tick(noon.Add(time.Hour)), Once: true, MaxDuration: time.Hour})
+			Tick: noon.Add(time.Hour), TTL: time.Hour})
 		require.NoError(t, err)
 		die()
 		<-lease.Context().Done()
@@ -318,7 +355,7 @@ func TestOnPostgreSQL(t *testing.T) {
 	})
 }
 
-func TestTheLoggerOfCronIsTold(t *testing.T) {
+func TestReport(t *testing.T) {
 	var out bytes.Buffer
 	for _, logger := range []cron.Logger{cron.PrintfLogger(log.New(&out, "quiet: ", 0)), cron.VerbosePrintfLogger(log.New(&out, "", 0))} {
 		report := Report(logger)

@@ -43,7 +43,7 @@ func TestOnPostgreSQL(t *testing.T) {
 	for _, ahead := range skews[:8] {
 		clock := clockwork.NewFakeClockAt(start.Add(ahead))
 		locker := f.locker(every, clock.Now)
-		locker.Guard.Job.MaxDuration = time.Hour
+		locker.Guard.Job.TTL = time.Hour
 		locker.Guard.Report = func(_ context.Context, r locktick.Result) { told <- r }
 		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), locker.Func("report", func(ctx context.Context) error {
 			f.ran(lock.LeaseFrom(ctx).Job().JobID)
@@ -78,7 +78,7 @@ func TestOnPostgreSQL(t *testing.T) {
 		require.Equal(t, map[string]int{"2026-03-29T12:01:00Z": 1, "2026-03-29T12:02:00Z": 1, "2026-03-29T12:03:00Z": 1}, f.runs)
 	})
 	t.Run("a holder that dies is replaced when its lock has expired", func(t *testing.T) {
-		dies(t, lock.Job{ComponentName: "shop", JobName: "report", JobID: "2026-03-29T12:03:30Z", Once: true, MaxDuration: time.Hour})
+		dies(t, lock.Job{ComponentName: "shop", JobName: "report", JobID: "2026-03-29T12:03:30Z", Once: true, TTL: time.Hour})
 		require.Equal(t, map[locktick.Outcome]int{locktick.Held: 8}, tick(t))
 		older(t)
 		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 1, locktick.AlreadyRun: 7}, tick(t))

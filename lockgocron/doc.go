@@ -4,7 +4,7 @@
 //	nightly, err := lockgocron.Crontab("0 3 * * *", false, time.UTC)
 //	…
 //	locker := &lockgocron.Locker{
-//		Guard:     locktick.Guard{Lock: lock.New(db), Job: lock.Job{ComponentName: "shop", MaxDuration: time.Minute}},
+//		Guard:     locktick.Guard{Lock: lock.New(db), Job: lock.Job{ComponentName: "shop", TTL: time.Minute}},
 //		Schedules: map[string]locktick.Schedule{"report": nightly},
 //	}
 //	s, err := gocron.NewScheduler(gocron.WithLocation(time.UTC), gocron.WithDistributedLocker(locker))

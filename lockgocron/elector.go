@@ -34,7 +34,7 @@ type Elector struct {
 var _ gocron.Elector = (*Elector)(nil)
 
 // NewElector begins to run for leader in the background, until [Elector.Close]. While another leads it asks once in a Job.Poll, at random
-// up to half of it sooner or later, so that a leader that dies is replaced after Job.MaxDuration and a Poll at most. A leader asks
+// up to half of it sooner or later, so that a leader that dies is replaced after Job.TTL and a Poll at most. A leader asks
 // for nothing but the renewals of its lease.
 //
 // The logger is told of terms that begin and end, and of a database that fails; nil means slog.Default().

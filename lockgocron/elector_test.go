@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	leadership = lock.Job{ComponentName: "shop", JobName: "leader", MaxDuration: 9 * time.Second}
+	leadership = lock.Job{ComponentName: "shop", JobName: "leader", TTL: 9 * time.Second}
 	quiet      = slog.New(slog.NewTextHandler(io.Discard, nil))
 )
 
@@ -39,7 +39,7 @@ func leaders(electors []*lockgocron.Elector) (leading []int) {
 
 func TestTheLeaderRunsEachTickOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewLocal(nil))
+		f := newFleet(lock.NewMemory(lock.Options{}))
 		s := crontab(t, "0 * * * * *")
 		start := time.Now()
 		var electors []*lockgocron.Elector
@@ -49,7 +49,7 @@ func TestTheLeaderRunsEachTickOnce(t *testing.T) {
 			electors = append(electors, e)
 			sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), e.Func(func(ctx context.Context) error {
 				require.NoError(t, ctx.Err())
-				f.ran(lock.Tick(clock.Now()))
+				f.ran(tickName(clock.Now()))
 				return nil
 			}), gocron.WithDistributedElector(e))
 			defer sched.Shutdown()
@@ -68,7 +68,7 @@ func TestTheLeaderRunsEachTickOnce(t *testing.T) {
 
 func TestOneLeadsAndTheNextWhenItResigns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := lock.NewLocal(nil)
+		l := lock.NewMemory(lock.Options{})
 		var electors []*lockgocron.Elector
 		for range 8 {
 			electors = append(electors, elector(t, l))
@@ -121,7 +121,7 @@ func TestIsLeaderAsksNoDatabase(t *testing.T) {
 
 func TestALeaderThatLosesItsLeaseLeadsNoMoreAndItsTasksEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := lock.NewLocal(nil)
+		l := lock.NewMemory(lock.Options{})
 		e := elector(t, l)
 		synctest.Wait()
 		require.NoError(t, e.IsLeader(t.Context()))
@@ -150,7 +150,7 @@ func TestALeaderThatLosesItsLeaseLeadsNoMoreAndItsTasksEnd(t *testing.T) {
 
 func TestATaskOfALeaderEndsWhenGocronEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := elector(t, lock.NewLocal(nil))
+		e := elector(t, lock.NewMemory(lock.Options{}))
 		synctest.Wait()
 		require.ErrorIs(t, e.Func(func(ctx context.Context) error {
 			<-ctx.Done()
@@ -161,12 +161,12 @@ func TestATaskOfALeaderEndsWhenGocronEndsIt(t *testing.T) {
 }
 
 func TestAnElectorSaysWhatIsWrongWithIt(t *testing.T) {
-	l := lock.NewLocal(nil)
+	l := lock.NewMemory(lock.Options{})
 	for says, job := range map[string]lock.Job{
-		"no JobName":                 {MaxDuration: time.Minute},
+		"no JobName":                 {TTL: time.Minute},
 		"MaxDuration is 0s":          {JobName: "leader"},
-		"no JobID, Once or Spacing":  {JobName: "leader", MaxDuration: time.Minute, Once: true},
-		"the Job's Poll, -1s, is ne": {JobName: "leader", MaxDuration: time.Minute, Poll: -time.Second},
+		"no JobID, Once or Spacing":  {JobName: "leader", TTL: time.Minute, Once: true},
+		"the Job's Poll, -1s, is ne": {JobName: "leader", TTL: time.Minute, Poll: -time.Second},
 	} {
 		_, err := lockgocron.NewElector(l, job, nil)
 		require.ErrorContains(t, err, says)

@@ -20,7 +20,7 @@ func ExampleLocker() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	l := lock.NewLocal(nil) // lock.New(db)
+	l := lock.NewMemory(lock.Options{}) // lock.New(db)
 	told := make(chan locktick.Result)
 
 	for _, now := range []time.Time{
@@ -31,7 +31,7 @@ func ExampleLocker() {
 		locker := &lockgocron.Locker{
 			Guard: locktick.Guard{
 				Lock:   l,
-				Job:    lock.Job{ComponentName: "shop", MaxDuration: time.Minute},
+				Job:    lock.Job{ComponentName: "shop", TTL: time.Minute},
 				Now:    clock.Now,
 				Report: func(_ context.Context, r locktick.Result) { told <- r },
 			},
@@ -60,8 +60,8 @@ func ExampleLocker() {
 }
 
 func ExampleElector() {
-	l := lock.NewLocal(nil) // lock.New(db)
-	elector, err := lockgocron.NewElector(l, lock.Job{ComponentName: "shop", JobName: "leader", MaxDuration: 15 * time.Second}, nil)
+	l := lock.NewMemory(lock.Options{}) // lock.New(db)
+	elector, err := lockgocron.NewElector(l, lock.Job{ComponentName: "shop", JobName: "leader", TTL: 15 * time.Second}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func TestEachTickIsRunOnceWhateverTheClocksSay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(lock.NewLocal(nil))
+				f := newFleet(lock.NewMemory(lock.Options{}))
 				f.wait = test.wait
 				s := crontab(t, test.crontab)
 				start := time.Now()
@@ -62,7 +62,7 @@ func TestEachTickIsRunOnceWhateverTheClocksSay(t *testing.T) {
 
 func TestADurationJobThatBeginsAtATickIsRunOnceATick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewLocal(nil))
+		f := newFleet(lock.NewMemory(lock.Options{}))
 		every := locktick.Every(5 * time.Minute)
 		start := time.Now()
 		for _, ahead := range skews {
@@ -87,7 +87,7 @@ func TestADurationJobThatBeginsAtATickIsRunOnceATick(t *testing.T) {
 
 func TestAClockThatIsSteppedBackALittleLosesNoTick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewLocal(nil))
+		f := newFleet(lock.NewMemory(lock.Options{}))
 		clock := newSkewedClock(0)
 		s := crontab(t, "0 * * * * *")
 		locker := f.locker(s, clock.Now)
@@ -115,7 +115,7 @@ func TestAJobThatIsNotInTheSchedulesNeedsSpacing(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(lock.NewLocal(nil))
+				f := newFleet(lock.NewMemory(lock.Options{}))
 				for range 3 {
 					clock := newSkewedClock(0)
 					locker := f.locker(nil, clock.Now)
@@ -143,7 +143,7 @@ func TestWhatIsWrongWithALockerIsToldToGocronAndToTheReport(t *testing.T) {
 	require.Nil(t, never)
 
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewLocal(nil))
+		f := newFleet(lock.NewMemory(lock.Options{}))
 		clock := newSkewedClock(0)
 		locker := f.locker(crontab(t, "* * * * * *"), clock.Now)
 		locker.Guard.Job.JobName = "all of them"
@@ -170,7 +170,7 @@ func TestWhatIsWrongWithALockerIsToldToGocronAndToTheReport(t *testing.T) {
 
 func TestTheContextOfATaskEndsWhenTheLeaseIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewLocal(nil))
+		f := newFleet(lock.NewMemory(lock.Options{}))
 		clock := newSkewedClock(0)
 		locker := f.locker(crontab(t, "0 * * * * *"), clock.Now)
 		ended := make(chan error, 1)
@@ -195,10 +195,10 @@ func TestTheContextOfATaskEndsWhenTheLeaseIsLost(t *testing.T) {
 
 func TestTheLockIsKeptWhileGocronShutsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewLocal(nil))
+		f := newFleet(lock.NewMemory(lock.Options{}))
 		clock := newSkewedClock(0)
 		locker := f.locker(crontab(t, "0 * * * * *"), clock.Now)
-		locker.Guard.Job.MaxDuration = 3 * time.Second
+		locker.Guard.Job.TTL = 3 * time.Second
 		began, goOn := make(chan struct{}), make(chan struct{})
 		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), locker.Func("report", func(ctx context.Context) error {
 			close(began)
@@ -231,7 +231,7 @@ func ended() context.Context {
 
 func TestALockIsRenewedAndReleasedAfterTheContextOfGocronHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewLocal(nil))
+		f := newFleet(lock.NewMemory(lock.Options{}))
 		locker := f.locker(locktick.Every(time.Hour), time.Now)
 		ctx, shutDown := context.WithCancel(t.Context())
 		held, err := locker.Lock(ctx, "report")
@@ -249,11 +249,11 @@ func TestALockIsRenewedAndReleasedAfterTheContextOfGocronHasEnded(t *testing.T) 
 
 func TestALockIsNotWaitedForAfterTheContextOfGocronHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewLocal(nil))
+		f := newFleet(lock.NewMemory(lock.Options{}))
 		locker := f.locker(locktick.Every(time.Hour), time.Now)
 		locker.Guard.Job.Wait = -1
 		require.NoError(t, f.lock.Lock("shop", "other", "report", "x", 0))
-		locker.Guard.Job.MaxDuration = 0
+		locker.Guard.Job.TTL = 0
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, errors.New("gocron shuts down"))
 		defer cancel()
 		_, err := locker.Lock(ctx, "report")

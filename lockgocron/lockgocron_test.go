@@ -58,7 +58,7 @@ func (f *fleet) locker(s locktick.Schedule, now func() time.Time) *lockgocron.Lo
 	return &lockgocron.Locker{
 		Guard: locktick.Guard{
 			Lock: f.lock,
-			Job:  lock.Job{ComponentName: "shop", MaxDuration: 30 * time.Second, Wait: f.wait},
+			Job:  lock.Job{ComponentName: "shop", TTL: 30 * time.Second, Wait: f.wait},
 			Now:  now,
 			Report: func(_ context.Context, r locktick.Result) {
 				f.mu.Lock()
@@ -88,7 +88,7 @@ func (f *fleet) requireEachOnce(t *testing.T, s locktick.Schedule, first, last t
 	require.Empty(t, f.errs)
 	ticks := 0
 	for tick := s.Next(first); tick.Before(last); tick = s.Next(tick) {
-		require.Contains(t, f.runs, lock.Tick(tick), "never run")
+		require.Contains(t, f.runs, tickName(tick), "never run")
 		ticks++
 	}
 	require.Greater(t, ticks, 2)

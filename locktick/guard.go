@@ -70,8 +70,9 @@ func (r Result) Holder() (lock.Holder, bool) {
 	return lock.Holder{}, false
 }
 
-// bad reports whether somebody should look at it.
-func (r Result) bad() bool {
+// Bad reports whether somebody has to look at it: the run has failed, a clock is ahead, or the
+// tick could not be decided.
+func (r Result) Bad() bool {
 	return r.Outcome == Failed || r.Outcome == Ahead || r.Outcome == Ran && r.Err != nil
 }
 
@@ -188,7 +189,7 @@ func (g Guard) Tell(ctx context.Context, r Result) {
 	}
 	level := slog.LevelDebug
 	switch {
-	case r.bad():
+	case r.Bad():
 		level = slog.LevelError
 	case r.Outcome == Held, r.Outcome == Disabled:
 		level = slog.LevelWarn

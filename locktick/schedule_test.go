@@ -117,7 +117,7 @@ func TestIn(t *testing.T) {
 		require.NoError(t, err)
 		for _, want := range test.want {
 			at = s.Next(at)
-			require.Equal(t, want, at.Format(time.RFC3339), "%+v", test)
+			require.Equal(t, want, at.In(location).Format(time.RFC3339), "%+v", test)
 			require.Equal(t, at, locktick.Last(s, at.Add(10*time.Minute)), "%+v", test)
 		}
 	}
