@@ -34,11 +34,11 @@ func attributes(e lock.Event) []attribute.KeyValue {
 	case lock.Lost: // by no call
 		all = append(all, lossReason.String(observed.Loss(e)))
 	case lock.TakenOver:
-		all = append(all, operationName.String(e.Call), operationResult.String("taken_over"))
+		all = append(all, operationName.String(e.Operation), operationResult.String("taken_over"))
 	case lock.Refused:
-		all = append(all, operationName.String(e.Call), operationResult.String("refused"), refusalReason.String(observed.Refusal(e)))
+		all = append(all, operationName.String(e.Operation), operationResult.String("refused"), refusalReason.String(observed.Refusal(e)))
 	default:
-		all = append(all, operationName.String(e.Call), operationResult.String(string(e.Kind)))
+		all = append(all, operationName.String(e.Operation), operationResult.String(string(e.Kind)))
 	}
 	if t := errorType(e); t != "" {
 		all = append(all, semconv.ErrorTypeKey.String(t))

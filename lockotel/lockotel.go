@@ -189,7 +189,7 @@ func (o *Observer) Observe(ctx context.Context, e lock.Event) {
 		o.operations.Record(o.call(ctx, e, now), e.Took.Seconds(), metric.WithAttributes(attributes(e)...))
 	}
 	switch {
-	case e.Call != "Lock" && e.Call != "Acquire":
+	case e.Operation != "Lock" && e.Operation != "Acquire":
 	case e.Kind == lock.Acquired, e.Kind == lock.TakenOver:
 		o.age.Record(ctx, 0, of)
 	case e.Kind == lock.Refused && observed.Refusal(e) == observed.Held:
@@ -220,7 +220,7 @@ func (o *Observer) note(ctx context.Context, e lock.Event, now time.Time) (ended
 		j = &job{}
 		o.jobs[n] = j
 	}
-	if e.Call == "Acquire" {
+	if e.Operation == "Acquire" {
 		j.leases = true
 	}
 	return j.holds.Note(e, now, trace.SpanContextFromContext(ctx))

@@ -142,7 +142,7 @@ func (s *telemetry) ended(name string) (all []sdktrace.ReadOnlySpan) {
 }
 
 func job(id string) lock.Job {
-	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id, MaxDuration: 30 * time.Second}
+	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id, TTL: 30 * time.Second}
 }
 
 // TestTheSampleInTheREADMEIsReal runs what the README says.
@@ -211,14 +211,14 @@ func TestZeroOptionsMeanTheGlobalProviders(t *testing.T) {
 	otel.SetTracerProvider(s.traces)
 	o, err := lockotel.New(lockotel.Options{})
 	require.NoError(t, err)
-	o.Observe(t.Context(), lock.Event{Kind: lock.Enabled, Call: "Enable", ComponentName: "shop", JobName: "backup"})
+	o.Observe(t.Context(), lock.Event{Kind: lock.Enabled, Operation: "Enable", ComponentName: "shop", JobName: "backup"})
 	require.Len(t, s.ended("lock.Enable"), 1)
 	require.Contains(t, s.metrics(), "lock.operation.name=Enable")
 }
 
 func TestTheScopeIsThePackage(t *testing.T) {
 	s := newTelemetry(t)
-	s.observer().Observe(t.Context(), lock.Event{Kind: lock.Enabled, Call: "Enable"})
+	s.observer().Observe(t.Context(), lock.Event{Kind: lock.Enabled, Operation: "Enable"})
 	const url = "https://opentelemetry.io/schemas/1.43.0"
 	for _, scope := range []struct{ Name, Version, SchemaURL string }{
 		{s.scopes()[0].Scope.Name, s.scopes()[0].Scope.Version, s.scopes()[0].Scope.SchemaURL},
@@ -297,7 +297,7 @@ func TestOnlyWhatIsAnErrorHasTheStatusOfOne(t *testing.T) {
 	held := l.Lock("shop", "a", "backup", "1", 0)
 	require.NoError(t, l.Disable("shop", "backup"))
 	disabled := l.Lock("shop", "a", "backup", "1", 0)
-	done := lock.Job{ComponentName: "shop", ComponentID: "a", JobName: "report", JobID: "1", Once: true}
+	done := lock.Job{ComponentName: "shop", ComponentID: "a", JobName: "report", Tick: time.Unix(0, 0)}
 	require.NoError(t, l.Run(t.Context(), done, func(context.Context) error { return nil }))
 	already := l.Run(t.Context(), done, nil)
 	lost := fmt.Errorf("%w: %w", lock.ErrLost, held)
@@ -329,7 +329,7 @@ func TestOnlyWhatIsAnErrorHasTheStatusOfOne(t *testing.T) {
 	} {
 		t.Run(c.call+" "+string(c.kind)+" "+c.reason+c.errorType, func(t *testing.T) {
 			s := newTelemetry(t)
-			s.observer().Observe(t.Context(), lock.Event{Kind: c.kind, Call: c.call, ComponentName: "shop", JobName: "backup", Err: c.err})
+			s.observer().Observe(t.Context(), lock.Event{Kind: c.kind, Operation: c.call, ComponentName: "shop", JobName: "backup", Err: c.err})
 			require.Len(t, s.spans.Ended(), 1)
 			span := s.spans.Ended()[0]
 			require.Equal(t, c.span, span.Name())
@@ -521,7 +521,7 @@ func TestEventsThatComeLateChangeNothing(t *testing.T) {
 				if e.kind == lock.Released {
 					call = "Release"
 				}
-				o.Observe(t.Context(), lock.Event{Kind: e.kind, Call: call, Token: e.token})
+				o.Observe(t.Context(), lock.Event{Kind: e.kind, Operation: call, Token: e.token})
 			}
 			require.Contains(t, s.metrics(), fmt.Sprintf("} %d{lease}\n", c.active))
 			require.Len(t, s.ended("lock.Hold"), 1)
@@ -534,17 +534,17 @@ func TestWhatNeverEndsIsForgotten(t *testing.T) {
 	s := newTelemetry(t)
 	o := s.observer()
 	for i := range 9 {
-		o.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Call: "Lock", JobID: fmt.Sprint(i), Token: int64(i)})
+		o.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Operation: "Lock", JobID: fmt.Sprint(i), Token: int64(i)})
 	}
 	for i := range 9 {
-		o.Observe(t.Context(), lock.Event{Kind: lock.Released, Call: "Unlock", JobID: fmt.Sprint(i)})
+		o.Observe(t.Context(), lock.Event{Kind: lock.Released, Operation: "Unlock", JobID: fmt.Sprint(i)})
 	}
 	require.Len(t, s.ended("lock.Hold"), 8)
 }
 
 func TestTheBucketsAreThoseOfDatabases(t *testing.T) {
 	s := newTelemetry(t)
-	s.observer().Observe(t.Context(), lock.Event{Kind: lock.Enabled, Call: "Enable"})
+	s.observer().Observe(t.Context(), lock.Event{Kind: lock.Enabled, Operation: "Enable"})
 	h := s.scopes()[0].Metrics[0].Data.(metricdata.Histogram[float64])
 	require.Equal(t, []float64{0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10}, h.DataPoints[0].Bounds)
 }
@@ -575,14 +575,14 @@ func TestNoMoreThanTheMostJobsAreKeptInMind(t *testing.T) {
 	s := newTelemetry(t)
 	o := s.observer()
 	for i := range lockotel.MaxJobs + 5 {
-		for _, e := range []lock.Event{{Kind: lock.Acquired, Call: "Acquire"}, {Kind: lock.Released, Call: "Release"}} {
+		for _, e := range []lock.Event{{Kind: lock.Acquired, Operation: "Acquire"}, {Kind: lock.Released, Operation: "Release"}} {
 			e.ComponentName, e.JobName, e.Token = "shop", fmt.Sprint("customer-", i), 1
 			o.Observe(t.Context(), e)
 		}
 	}
 	require.Len(t, s.ended("lock.Hold"), lockotel.MaxJobs)
 	require.Equal(t, lockotel.MaxJobs, strings.Count(s.metrics(), "lock.lease.active {"))
-	o.Observe(t.Context(), lock.Event{Kind: lock.Lost, Call: "Renew", ComponentName: "shop", JobName: "another", Err: lock.ErrLost})
+	o.Observe(t.Context(), lock.Event{Kind: lock.Lost, Operation: "Renew", ComponentName: "shop", JobName: "another", Err: lock.ErrLost})
 	require.Len(t, s.ended("lock.Hold"), lockotel.MaxJobs+1, "a lost lease is always told")
 }
 
@@ -615,15 +615,15 @@ func BenchmarkObserve(b *testing.B) {
 	}
 	refusal := l.Lock("shop", "a", "backup", "1", 0)
 	for name, events := range map[string][]lock.Event{
-		"renewed": {{Kind: lock.Renewed, Call: "Renew", Token: 1, Took: time.Millisecond, Held: time.Minute}},
-		"refused": {{Kind: lock.Refused, Call: "Lock", Took: time.Millisecond, Err: refusal}},
+		"renewed": {{Kind: lock.Renewed, Operation: "Renew", Token: 1, Took: time.Millisecond, Held: time.Minute}},
+		"refused": {{Kind: lock.Refused, Operation: "Lock", Took: time.Millisecond, Err: refusal}},
 		"acquired and released": {
-			{Kind: lock.Acquired, Call: "Acquire", Token: 1, Took: time.Millisecond},
-			{Kind: lock.Released, Call: "Release", Token: 1, Took: time.Millisecond, Held: time.Minute},
+			{Kind: lock.Acquired, Operation: "Acquire", Token: 1, Took: time.Millisecond},
+			{Kind: lock.Released, Operation: "Release", Token: 1, Took: time.Millisecond, Held: time.Minute},
 		},
 	} {
 		for i := range events {
-			events[i].ComponentName, events[i].JobName, events[i].MaxDuration = "shop", "backup", time.Minute
+			events[i].ComponentName, events[i].JobName, events[i].TTL = "shop", "backup", time.Minute
 		}
 		b.Run(name, func(b *testing.B) {
 			o, err := lockotel.New(lockotel.Options{

@@ -19,7 +19,7 @@ func TestTheAlertsAreAboutMetricsThatThereAre(t *testing.T) {
 	known := map[string]bool{}
 	described := make(chan *prometheus.Desc, 100)
 	lockprom.New().Describe(described)
-	lockprom.NewTable(lock.NewLocal(nil), time.Second).Describe(described)
+	lockprom.NewTable(lock.NewMemory(lock.Options{}), time.Second).Describe(described)
 	close(described)
 	for desc := range described {
 		known[regexp.MustCompile(`fqName: "(\w+)"`).FindStringSubmatch(desc.String())[1]] = true

@@ -17,15 +17,15 @@ func BenchmarkObserve(b *testing.B) {
 	}
 	refusal := db.Observed(b, nil).Lock("shop", "a", "backup", "1", 0)
 	for name, events := range map[string][]lock.Event{
-		"renewed": {{Kind: lock.Renewed, Call: "Renew", Token: 1, Took: time.Millisecond, Held: time.Minute}},
-		"refused": {{Kind: lock.Refused, Call: "Lock", Took: time.Millisecond, Err: refusal}},
+		"renewed": {{Kind: lock.Renewed, Operation: "Renew", Token: 1, Took: time.Millisecond, Held: time.Minute}},
+		"refused": {{Kind: lock.Refused, Operation: "Lock", Took: time.Millisecond, Err: refusal}},
 		"acquired and released": {
-			{Kind: lock.Acquired, Call: "Acquire", Token: 1, Took: time.Millisecond},
-			{Kind: lock.Released, Call: "Release", Token: 1, Took: time.Millisecond, Held: time.Minute},
+			{Kind: lock.Acquired, Operation: "Acquire", Token: 1, Took: time.Millisecond},
+			{Kind: lock.Released, Operation: "Release", Token: 1, Took: time.Millisecond, Held: time.Minute},
 		},
 	} {
 		for i := range events {
-			events[i].ComponentName, events[i].JobName, events[i].MaxDuration = "shop", "backup", time.Minute
+			events[i].ComponentName, events[i].JobName, events[i].TTL = "shop", "backup", time.Minute
 		}
 		b.Run(name, func(b *testing.B) {
 			m := lockprom.New()

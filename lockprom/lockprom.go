@@ -6,27 +6,31 @@
 //
 // # Metrics
 //
-//	lock_events_total{component, job, call, kind, reason}   what calls have come to, and leases lost
-//	lock_call_duration_seconds{component, job, call}        how long calls took, with their retries and their waiting
-//	lock_held_duration_seconds{component, job}              for how long locks were held, from Acquire or Lock to the end
-//	lock_lease_held{component, job}                         1 while this process holds a lease, else 0
-//	lock_last_acquired_timestamp_seconds{component, job}    when this process last got the lock
-//	lock_max_duration_seconds{component, job}               the longest duration that it stated last; 0 means none
-//	lock_refusing_holder_age_seconds{component, job}        how old the lock was of the holder that refused it last
-//	lock_last_refused_timestamp_seconds{component, job}     when that was
+//	lock_events_total{operation, kind, reason}   outcomes of calls, and leases lost
+//	lock_operation_duration_seconds{operation}   how long calls took, with their retries and their waiting
+//	lock_held_duration_seconds                   how long locks were held, from Acquire or Lock to the end
+//	lock_lease_held                              1 while this process holds a lease, else 0
+//	lock_last_acquired_timestamp_seconds         when this process last acquired the lock
+//	lock_ttl_seconds                             the TTL that it stated last; 0 means that the lock never expires
+//	lock_refusing_holder_age_seconds             how old the lock was of the holder that refused it last
+//	lock_last_refused_timestamp_seconds          when that was
 //
-// The label call is an [lock.Event.Call], and kind an [lock.EventKind] with "_" for the space. reason is "" but for
+// All have the labels lock_component and lock_job, which no target has: Prometheus renames labels
+// that collide with those of a target, such as job. The label operation is an
+// [lock.Event.Operation], and kind an [lock.EventKind]. reason is "" but for
 //
-//	refused   held, disabled, already_run, or lost: Unlock or Release, when another has taken over
+//	refused   held, disabled, already_run, or lost: Unlock or a release, when another has taken over
 //	lost      held (by another), disabled, or other: it was not renewed in time, or released by force
-//	failed    unknown_outcome, cancelled, timeout, or error
+//	failed    tick_ahead (a clock is fast), unknown_outcome, cancelled, timeout, or error
 //
-// No label holds an ID of an instance or a run. The first [MaxJobs] jobs have labels of their own; the ones after them share
-// component="_other", job="_other", and are only counted and timed.
+// No label holds an ID of an instance or a run. The first [MaxJobs] jobs have labels of their own;
+// the ones after them share lock_component="_other", lock_job="_other", and are only counted and
+// timed.
 //
-// A lease counts as held until it is released or lost, or until its MaxDuration has passed since it was last renewed: so one
-// whose context ended, and that nobody released, counts for as long as it keeps the others waiting. The age of a holder that
-// renews its lease begins anew each time; it and the time of the refusal are gone once this process has got the lock.
+// A lease counts as held until it is released or lost, or until its TTL has passed since it was
+// last renewed: so one whose context ended, and that nobody released, counts for as long as it
+// keeps the others waiting. The age of a holder that renews its lease begins anew each time; it
+// and the time of the refusal are gone once this process has acquired the lock.
 //
 // [NewTable] is another collector, which lists the table at each scrape.
 package lockprom
@@ -50,9 +54,10 @@ const MaxJobs = 1000
 // other is the component and the job of those after MaxJobs.
 const other = "_other"
 
-// Metrics is a [prometheus.Collector] of what the observers of locks are told. Make it with [New]; its methods are safe for
-// concurrent use. Locks of several tables need one each, registered with [prometheus.WrapRegistererWith] under a label that
-// tells them apart.
+// Metrics is a [prometheus.Collector] of what the observers of locks are told. Make it with [New];
+// its methods are safe for concurrent use. The Locks of one table share one: a registry refuses a
+// second. Locks of several tables need one each, registered with [prometheus.WrapRegistererWith]
+// under a label that tells them apart.
 type Metrics struct {
 	events *prometheus.CounterVec
 	calls  *prometheus.HistogramVec
@@ -68,23 +73,23 @@ type name struct{ component, job string }
 type job struct {
 	holds   observed.Holds[struct{}]
 	leases  bool          // this process asks for leases of it
-	got     time.Time     // when this process last got the lock; zero: never
-	stated  bool          // a longest duration
-	longest time.Duration // which
-	refused time.Time     // by a holder, the last time since this process got the lock; zero: never
+	got     time.Time     // when this process last acquired the lock; zero: never
+	stated  bool          // a TTL
+	ttl     time.Duration // which; 0: the lock never expires
+	refused time.Time     // by a holder, the last time since this process acquired the lock; zero: never
 	age     time.Duration // of that holder
 }
 
-var perJob = []string{"component", "job"}
+var perJob = []string{"lock_component", "lock_job"}
 
 func describe(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, perJob, nil) }
 
 var (
 	leaseHeld    = describe("lock_lease_held", "Whether this process holds a lease of the job's lock (1) or not (0).")
-	lastAcquired = describe("lock_last_acquired_timestamp_seconds", "When this process last got the lock, by its own clock.")
-	maxDuration  = describe("lock_max_duration_seconds", "The longest duration that this process stated last; 0 means none.")
+	lastAcquired = describe("lock_last_acquired_timestamp_seconds", "When this process last acquired the lock, by its own clock.")
+	ttl          = describe("lock_ttl_seconds", "The TTL that this process stated last; 0 means that the lock never expires.")
 	refusingAge  = describe("lock_refusing_holder_age_seconds",
-		"The time since the holder that refused this process last had taken the lock or renewed it, when it refused.")
+		"The time since the holder that refused this process last had acquired the lock or renewed it, when it refused.")
 	lastRefused = describe("lock_last_refused_timestamp_seconds", "When a holder last refused this process, by its own clock.")
 )
 
@@ -99,11 +104,11 @@ func New() *Metrics {
 	}
 	return &Metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "lock_events_total", Help: "What calls have come to, and leases that were lost.",
-		}, []string{"component", "job", "call", "kind", "reason"}),
-		calls: histogram("lock_call_duration_seconds", "How long calls took, with their retries and their waiting.",
-			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, "component", "job", "call"),
-		held: histogram("lock_held_duration_seconds", "For how long locks were held, until they were released or lost.",
+			Name: "lock_events_total", Help: "Outcomes of calls, and leases that were lost.",
+		}, []string{"lock_component", "lock_job", "operation", "kind", "reason"}),
+		calls: histogram("lock_operation_duration_seconds", "How long calls took, with their retries and their waiting.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, "lock_component", "lock_job", "operation"),
+		held: histogram("lock_held_duration_seconds", "How long locks were held, until they were released or lost.",
 			[]float64{.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400}, perJob...),
 		jobs: map[name]*job{},
 	}
@@ -112,13 +117,9 @@ func New() *Metrics {
 // Observe is for [lock.Options.Observer].
 func (m *Metrics) Observe(_ context.Context, e lock.Event) {
 	component, jobName, held, wasHeld := m.note(e, time.Now())
-	kind := string(e.Kind)
-	if e.Kind == lock.TakenOver {
-		kind = "taken_over"
-	}
-	m.events.WithLabelValues(component, jobName, e.Call, kind, reason(e)).Inc()
+	m.events.WithLabelValues(component, jobName, e.Operation, string(e.Kind), reason(e)).Inc()
 	if e.Kind != lock.Lost { // which is no call
-		m.calls.WithLabelValues(component, jobName, e.Call).Observe(e.Took.Seconds())
+		m.calls.WithLabelValues(component, jobName, e.Operation).Observe(e.Took.Seconds())
 	}
 	if wasHeld {
 		m.held.WithLabelValues(component, jobName).Observe(held.Seconds())
@@ -138,8 +139,8 @@ func reason(e lock.Event) string {
 	return ""
 }
 
-// note notes what an event means for the gauges. It returns the labels of the job and, if the event is the end of a hold, for
-// how long that was.
+// note notes what an event means for the gauges. It returns the labels of the job and, if the event
+// ends a hold, how long that was.
 func (m *Metrics) note(e lock.Event, now time.Time) (component, jobName string, held time.Duration, wasHeld bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -155,11 +156,11 @@ func (m *Metrics) note(e lock.Event, now time.Time) (component, jobName string, 
 		m.jobs[n] = j
 	}
 	hold, wasHeld := j.holds.Note(e, now, struct{}{})
-	if e.Call == "Acquire" {
+	if e.Operation == "Acquire" {
 		j.leases = true
 	}
-	if e.Call == "Acquire" || e.Call == "Lock" {
-		j.stated, j.longest = true, e.MaxDuration
+	if e.Operation == "Acquire" || e.Operation == "Lock" {
+		j.stated, j.ttl = true, e.TTL
 		switch {
 		case e.Kind == lock.Acquired || e.Kind == lock.TakenOver:
 			j.got, j.refused = now, time.Time{}
@@ -177,7 +178,7 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.held.Describe(ch)
 	ch <- leaseHeld
 	ch <- lastAcquired
-	ch <- maxDuration
+	ch <- ttl
 	ch <- refusingAge
 	ch <- lastRefused
 }
@@ -204,7 +205,7 @@ func (m *Metrics) gauges(now time.Time) (all []prometheus.Metric) {
 		}
 		add(j.leases, leaseHeld, number(j.holds.Leased(now)))
 		add(!j.got.IsZero(), lastAcquired, seconds(j.got))
-		add(j.stated, maxDuration, j.longest.Seconds())
+		add(j.stated, ttl, j.ttl.Seconds())
 		add(!j.refused.IsZero(), refusingAge, j.age.Seconds())
 		add(!j.refused.IsZero(), lastRefused, seconds(j.refused))
 	}

@@ -54,21 +54,21 @@ func value(text, series string) string {
 }
 
 const (
-	held      = `lock_lease_held{component="shop",job="backup"}`
-	heldCount = `lock_held_duration_seconds_count{component="shop",job="backup"}`
-	heldSum   = `lock_held_duration_seconds_sum{component="shop",job="backup"}`
+	held      = `lock_lease_held{lock_component="shop",lock_job="backup"}`
+	heldCount = `lock_held_duration_seconds_count{lock_component="shop",lock_job="backup"}`
+	heldSum   = `lock_held_duration_seconds_sum{lock_component="shop",lock_job="backup"}`
 )
 
-func event(call, kind, reason string) string {
-	return fmt.Sprintf(`lock_events_total{call="%s",component="shop",job="backup",kind="%s",reason="%s"}`, call, kind, reason)
+func event(operation, kind, reason string) string {
+	return fmt.Sprintf(`lock_events_total{kind="%s",lock_component="shop",lock_job="backup",operation="%s",reason="%s"}`, kind, operation, reason)
 }
 
 func job(id string) lock.Job {
-	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id, MaxDuration: 30 * time.Second}
+	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id, TTL: 30 * time.Second}
 }
 
-// TestTheSampleInTheREADMEIsReal runs what the README says.
-func TestTheSampleInTheREADMEIsReal(t *testing.T) {
+// TestMetrics_README runs what the README says.
+func TestMetrics_README(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := observedtest.Open(t)
 		other := db.Observed(t, nil)
@@ -109,7 +109,7 @@ func requireSample(t *testing.T, sample string) {
 		require.NoError(t, os.WriteFile("README.md", []byte(before+"```text\n"+sample+"```"+after), 0o644))
 		return
 	}
-	require.Equal(t, sample, is, "go test -run Sample -update writes it")
+	require.Equal(t, sample, is, "go test -run README -update writes it")
 }
 
 // canceled is a context that ends as soon as something has been acquired in it, as if the process had died.
@@ -119,7 +119,7 @@ func canceled(t *testing.T) context.Context {
 	return ctx
 }
 
-func TestTheMetricsFollowTheConventions(t *testing.T) {
+func TestMetrics_conventions(t *testing.T) {
 	m := lockprom.New()
 	l := observedtest.Open(t).Observed(t, m.Observe)
 	other := observedtest.Open(t).Observed(t, nil)
@@ -134,7 +134,7 @@ func TestTheMetricsFollowTheConventions(t *testing.T) {
 	require.Empty(t, problems)
 }
 
-func TestEventsAreCountedByWhatTheyHaveComeTo(t *testing.T) {
+func TestMetrics_Observe(t *testing.T) {
 	for _, c := range []struct {
 		want string
 		do   func(t *testing.T, l, other *lock.Lock, db *observedtest.Database)
@@ -158,7 +158,7 @@ func TestEventsAreCountedByWhatTheyHaveComeTo(t *testing.T) {
 		}},
 		{event("Acquire", "refused", "already_run"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
 			j := job("a")
-			j.Once = true
+			j.JobID, j.Tick = "", time.Now()
 			require.NoError(t, other.Run(t.Context(), j, func(context.Context) error { return nil }))
 			_, err := l.Acquire(t.Context(), j)
 			require.Error(t, err)
@@ -168,7 +168,7 @@ func TestEventsAreCountedByWhatTheyHaveComeTo(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			j := job("a")
-			j.Wait, j.MaxDuration = -1, 0
+			j.Wait, j.TTL = lock.Forever, lock.Forever
 			_, err := l.Acquire(ctx, j)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 		}},
@@ -233,7 +233,7 @@ func TestEventsAreCountedByWhatTheyHaveComeTo(t *testing.T) {
 			require.Error(t, l.Unlock("shop", "a", "backup", "1"))
 		}},
 	} {
-		t.Run(strings.NewReplacer(`component="shop",job="backup",`, "", `"`, "").Replace(c.want), func(t *testing.T) {
+		t.Run(strings.NewReplacer(`lock_component="shop",lock_job="backup",`, "", `"`, "").Replace(c.want), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				db := observedtest.Open(t)
 				m := lockprom.New()
@@ -246,16 +246,18 @@ func TestEventsAreCountedByWhatTheyHaveComeTo(t *testing.T) {
 	}
 }
 
-// TestFailuresHaveACoarseReason, of which only some are easily had from a database.
-func TestFailuresHaveACoarseReason(t *testing.T) {
+// TestMetrics_Observe_failed: only some failures are easily had from a database.
+func TestMetrics_Observe_failed(t *testing.T) {
+	_, ahead := lock.NewMemory(lock.Options{}).Acquire(t.Context(), lock.Job{JobName: "backup", Tick: time.Now().AddDate(1, 0, 0).Truncate(time.Second)})
 	for want, err := range map[string]error{
 		"unknown_outcome": fmt.Errorf("%w: %w", context.Canceled, lock.ErrOutcomeUnknown),
 		"cancelled":       fmt.Errorf("lock: Lock: %w", context.Canceled),
+		"tick_ahead":      ahead,
 		"timeout":         fmt.Errorf("lock: Lock: %w", context.DeadlineExceeded),
 		"error":           errors.New("the disk is full"),
 	} {
 		m := lockprom.New()
-		m.Observe(t.Context(), lock.Event{Kind: lock.Failed, Call: "Lock", ComponentName: "shop", JobName: "backup", Err: err})
+		m.Observe(t.Context(), lock.Event{Kind: lock.Failed, Operation: "Lock", ComponentName: "shop", JobName: "backup", Err: err})
 		require.Equal(t, "1", value(text(t, registered(t, m)), event("Lock", "failed", want)), want)
 	}
 }
@@ -263,7 +265,7 @@ func TestFailuresHaveACoarseReason(t *testing.T) {
 // isFunc checks whether a lease counts as held, how many holds have ended, and after how many seconds in all.
 type isFunc = func(want ...string)
 
-func TestALeaseCountsAsHeldUntilItHasEnded(t *testing.T) {
+func TestMetrics_Collect_lease(t *testing.T) {
 	acquire := func(t *testing.T, l *lock.Lock) *lock.Lease {
 		lease, err := l.Acquire(t.Context(), job("a"))
 		require.NoError(t, err)
@@ -313,8 +315,8 @@ func TestALeaseCountsAsHeldUntilItHasEnded(t *testing.T) {
 	}
 }
 
-// TestALockIsHeldFromLockToUnlock, and is no lease.
-func TestALockIsHeldFromLockToUnlock(t *testing.T) {
+// TestMetrics_Collect_Lock: it is held from Lock to Unlock, and is no lease.
+func TestMetrics_Collect_Lock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := observedtest.Open(t)
 		m := lockprom.New()
@@ -358,11 +360,11 @@ func TestALockIsHeldFromLockToUnlock(t *testing.T) {
 	})
 }
 
-// TestEventsThatComeLateChangeNothing: goroutines tell of what they did in another order than the database did it.
-func TestEventsThatComeLateChangeNothing(t *testing.T) {
+// TestMetrics_Observe_late: goroutines tell of what they did in another order than the database did it.
+func TestMetrics_Observe_late(t *testing.T) {
 	tell := func(m *lockprom.Metrics, kind lock.EventKind, call string, token int64) {
-		m.Observe(t.Context(), lock.Event{Kind: kind, Call: call, ComponentName: "shop", JobName: "backup",
-			Token: token, MaxDuration: time.Hour, Held: time.Second})
+		m.Observe(t.Context(), lock.Event{Kind: kind, Operation: call, ComponentName: "shop", JobName: "backup",
+			Token: token, TTL: time.Hour, Held: time.Second})
 	}
 	t.Run("the end of the one before", func(t *testing.T) {
 		m := lockprom.New()
@@ -395,28 +397,28 @@ func TestEventsThatComeLateChangeNothing(t *testing.T) {
 		require.Equal(t, "0", value(text(t, r), held))
 		tell(m, lock.Lost, "Renew", 1)
 		require.Equal(t, "2", value(text(t, r), heldCount))
-		require.NotContains(t, text(t, r), `lock_call_duration_seconds_count{call="Renew"`, "to lose a lease is no call")
+		require.NotContains(t, text(t, r), `operation="Renew"} `, "to lose a lease is no call")
 	})
 }
 
-// TestWhatNeverEndsIsForgotten: a Lock without an Unlock, as one does to pace something.
-func TestWhatNeverEndsIsForgotten(t *testing.T) {
+// TestMetrics_Observe_never_ends: a Lock without an Unlock, as one does to pace something.
+func TestMetrics_Observe_never_ends(t *testing.T) {
 	m := lockprom.New()
 	for i := range 9 {
-		m.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Call: "Lock", ComponentName: "shop", JobName: "backup",
+		m.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Operation: "Lock", ComponentName: "shop", JobName: "backup",
 			ComponentID: "a", JobID: fmt.Sprint(i), Token: int64(i)})
 	}
 	r := registered(t, m)
 	for i, want := range []string{0: "", 1: "1", 8: "2"} {
 		if i == 0 || want != "" {
-			m.Observe(t.Context(), lock.Event{Kind: lock.Released, Call: "Unlock", ComponentName: "shop", JobName: "backup",
+			m.Observe(t.Context(), lock.Event{Kind: lock.Released, Operation: "Unlock", ComponentName: "shop", JobName: "backup",
 				ComponentID: "a", JobID: fmt.Sprint(i)})
 			require.Equal(t, want, value(text(t, r), heldCount), i)
 		}
 	}
 }
 
-func TestTheGaugesTellOfTheLastAttempt(t *testing.T) {
+func TestMetrics_Collect_last_attempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := observedtest.Open(t)
 		m := lockprom.New()
@@ -428,10 +430,10 @@ func TestTheGaugesTellOfTheLastAttempt(t *testing.T) {
 			t.Helper()
 			out := text(t, r)
 			for series, want := range map[string]string{
-				"lock_last_acquired_timestamp_seconds": got, "lock_max_duration_seconds": longest,
+				"lock_last_acquired_timestamp_seconds": got, "lock_ttl_seconds": longest,
 				"lock_refusing_holder_age_seconds": age, "lock_last_refused_timestamp_seconds": refused,
 			} {
-				require.Equal(t, want, value(out, series+`{component="shop",job="backup"}`), out)
+				require.Equal(t, want, value(out, series+`{lock_component="shop",lock_job="backup"}`), out)
 			}
 		}
 		require.NoError(t, l.Enable("shop", "backup"))
@@ -454,22 +456,22 @@ func TestTheGaugesTellOfTheLastAttempt(t *testing.T) {
 	})
 }
 
-func TestJobsBeyondTheMostShareTheirLabels(t *testing.T) {
+func TestMaxJobs(t *testing.T) {
 	m := lockprom.New()
 	for i := range lockprom.MaxJobs + 5 {
-		for _, e := range []lock.Event{{Kind: lock.Acquired, Call: "Acquire"}, {Kind: lock.Released, Call: "Release"}} {
+		for _, e := range []lock.Event{{Kind: lock.Acquired, Operation: "Acquire"}, {Kind: lock.Released, Operation: "Release"}} {
 			e.ComponentName, e.JobName, e.Token = "shop", fmt.Sprint("customer-", i), 1
 			m.Observe(t.Context(), e)
 		}
 	}
 	got := text(t, registered(t, m))
-	require.Equal(t, "5", value(got, `lock_events_total{call="Release",component="_other",job="_other",kind="released",reason=""}`))
-	require.Equal(t, "1", value(got, `lock_events_total{call="Release",component="shop",job="customer-999",kind="released",reason=""}`))
+	require.Equal(t, "5", value(got, `lock_events_total{kind="released",lock_component="_other",lock_job="_other",operation="Release",reason=""}`))
+	require.Equal(t, "1", value(got, `lock_events_total{kind="released",lock_component="shop",lock_job="customer-999",operation="Release",reason=""}`))
 	require.NotContains(t, got, "customer-1000")
 	require.Equal(t, lockprom.MaxJobs, strings.Count(got, "\nlock_lease_held{"))
 }
 
-func TestItIsSafeForConcurrentUse(t *testing.T) {
+func TestMetrics_concurrent(t *testing.T) {
 	m := lockprom.New()
 	l := observedtest.Open(t).Observed(t, m.Observe)
 	r := registered(t, m, lockprom.NewTable(l, time.Minute))
@@ -491,7 +493,7 @@ func TestItIsSafeForConcurrentUse(t *testing.T) {
 	runs.Wait()
 	got := text(t, r)
 	for i, want := range []string{"32", "24", "24"} {
-		labels := fmt.Sprintf(`{component="shop",job="job-%d"}`, i)
+		labels := fmt.Sprintf(`{lock_component="shop",lock_job="job-%d"}`, i)
 		require.Equal(t, "0", value(got, "lock_lease_held"+labels))
 		require.Equal(t, want, value(got, "lock_held_duration_seconds_count"+labels))
 	}

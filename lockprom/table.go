@@ -15,7 +15,7 @@ var (
 	tableHeld    = describe("lock_table_held", "Whether the lock is held by anybody (1) or not (0).")
 	tableEnabled = describe("lock_table_enabled", "Whether the job is enabled (1) or not (0).")
 	tableAge     = describe("lock_table_age_seconds",
-		"The time since the lock was last taken or renewed by anybody, by the database's clock.")
+		"The time since the lock was last acquired or renewed by anybody, by the database's clock.")
 )
 
 type table struct {
@@ -25,16 +25,16 @@ type table struct {
 
 // NewTable returns a collector that lists the table of l at each scrape, and tells of each row
 //
-//	lock_table_held{component, job}          1 while anybody holds the lock, else 0
-//	lock_table_enabled{component, job}       1, or 0 after Disable
-//	lock_table_age_seconds{component, job}   since the lock was last taken or renewed, by the database's clock; absent if never
+//	lock_table_held{lock_component, lock_job}          1 while anybody holds the lock, else 0
+//	lock_table_enabled{lock_component, lock_job}       1, or 0 after Disable
+//	lock_table_age_seconds{lock_component, lock_job}   since the lock was last acquired or renewed, by the database's clock; absent if never
 //
-// and lock_table_up, which is 0 when that failed; a database that is away doesn't fail the scrape. A listing gets the timeout; 0
-// means 5 seconds, and a negative one is like 0.
+// and lock_table_up, which is 0 when that failed; a database that is away doesn't fail the scrape.
+// A listing may take as long as the timeout; 0 and less mean 5 seconds.
 //
-// A scrape is one SELECT of all rows, and every row is three series: it is for tables of which one would look at every row.
-// Every instance that registers it tells the same, so let one do so, or take the max of them in queries. The rows are not
-// bounded by [MaxJobs].
+// A scrape is one SELECT of all rows, and every row is three series: it is for tables of which one
+// would look at every row. Every instance that registers it tells the same, so let one do so, or
+// take the max of them in queries. The rows are not limited by [MaxJobs].
 func NewTable(l *lock.Lock, timeout time.Duration) prometheus.Collector {
 	if timeout <= 0 {
 		timeout = 5 * time.Second
@@ -62,7 +62,7 @@ func (t table) Collect(ch chan<- prometheus.Metric) {
 		component, job := strings.ToValidUTF8(row.ComponentName, "\uFFFD"), strings.ToValidUTF8(row.JobName, "\uFFFD")
 		ch <- gauge(tableHeld, number(row.Locked), component, job)
 		ch <- gauge(tableEnabled, number(row.Enabled), component, job)
-		if row.Holder.Since.Year() > 1 {
+		if row.Holder.LockTime.Year() > 1 {
 			ch <- gauge(tableAge, row.Holder.Age.Seconds(), component, job)
 		}
 	}

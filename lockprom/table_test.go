@@ -14,7 +14,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/lockprom"
 )
 
-func TestTheTableIsListedAtEachScrape(t *testing.T) {
+func TestNewTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := observedtest.Open(t)
 		l := db.Observed(t, nil)
@@ -28,22 +28,22 @@ func TestTheTableIsListedAtEachScrape(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(90 * time.Second)
 		require.NoError(t, testutil.CollectAndCompare(c, strings.NewReader(`
-# HELP lock_table_age_seconds The time since the lock was last taken or renewed by anybody, by the database's clock.
+# HELP lock_table_age_seconds The time since the lock was last acquired or renewed by anybody, by the database's clock.
 # TYPE lock_table_age_seconds gauge
-lock_table_age_seconds{component="shop",job="backup"} 90
-lock_table_age_seconds{component="shop",job="report"} 90
+lock_table_age_seconds{lock_component="shop",lock_job="backup"} 90
+lock_table_age_seconds{lock_component="shop",lock_job="report"} 90
 # HELP lock_table_enabled Whether the job is enabled (1) or not (0).
 # TYPE lock_table_enabled gauge
-lock_table_enabled{component="shop",job="a job that never ran"} 0
-lock_table_enabled{component="shop",job="backup"} 1
-lock_table_enabled{component="shop",job="report"} 1
-lock_table_enabled{component="shop",job="`+"\uFFFD"+`"} 1
+lock_table_enabled{lock_component="shop",lock_job="a job that never ran"} 0
+lock_table_enabled{lock_component="shop",lock_job="backup"} 1
+lock_table_enabled{lock_component="shop",lock_job="report"} 1
+lock_table_enabled{lock_component="shop",lock_job="`+"\uFFFD"+`"} 1
 # HELP lock_table_held Whether the lock is held by anybody (1) or not (0).
 # TYPE lock_table_held gauge
-lock_table_held{component="shop",job="a job that never ran"} 0
-lock_table_held{component="shop",job="backup"} 1
-lock_table_held{component="shop",job="report"} 0
-lock_table_held{component="shop",job="`+"\uFFFD"+`"} 0
+lock_table_held{lock_component="shop",lock_job="a job that never ran"} 0
+lock_table_held{lock_component="shop",lock_job="backup"} 1
+lock_table_held{lock_component="shop",lock_job="report"} 0
+lock_table_held{lock_component="shop",lock_job="`+"\uFFFD"+`"} 0
 # HELP lock_table_up Whether the table could be listed (1) or not (0).
 # TYPE lock_table_up gauge
 lock_table_up 1
@@ -57,13 +57,13 @@ const down = `
 lock_table_up 0
 `
 
-func TestADatabaseThatIsAwayDoesNotFailTheScrape(t *testing.T) {
+func TestNewTable_away(t *testing.T) {
 	db := observedtest.Open(t)
 	require.NoError(t, db.DB.Close())
 	require.NoError(t, testutil.CollectAndCompare(lockprom.NewTable(db.Observed(t, nil), 0), strings.NewReader(down)))
 }
 
-func TestAListingHasATimeout(t *testing.T) {
+func TestNewTable_timeout(t *testing.T) {
 	for given, want := range map[time.Duration]time.Duration{time.Second: time.Second, 0: 5 * time.Second, -1: 5 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			db := observedtest.Open(t)

@@ -1,5 +1,5 @@
-// Package observed is what the adapters of a lock's observer share: what this process holds, as far as the events tell, and the
-// words for why a call was refused or a lease lost.
+// Package observed has what the adapters of a lock's observer share: what this process holds, as
+// far as the events tell, and the words for why a call was refused or a lease lost.
 package observed
 
 import (
@@ -9,19 +9,20 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// maxHolds bounds what is kept of a job: a hold whose end nobody tells, such as that of a Lock without an Unlock, is dropped
-// when so many have come after it.
+// maxHolds limits what is kept of a job: a hold whose end nobody tells, such as that of a Lock
+// without an Unlock, is dropped when so many have come after it.
 const maxHolds = 8
 
-// Holds is what this process holds, and has held, of one job's lock, as far as the events tell. There is one row, so only the
-// hold with the newest token can still be good: the others wait for the event that says how they ended, which another
-// goroutine may be about to tell. It is not safe for concurrent use.
+// Holds is what this process holds, and has held, of one job's lock, as far as the events tell.
+// There is one row, so only the hold with the newest token can still be good: the others wait for
+// the event that says how they ended, which another goroutine may be about to tell. It is not
+// safe for concurrent use.
 type Holds[T any] struct {
 	all    []Hold[T]
 	newest int64 // token
 }
 
-// Hold is a lock that this process has got.
+// Hold is a lock that this process has acquired.
 type Hold[T any] struct {
 	Tag  T             // what Note was given with the event that began it
 	Held time.Duration // set when it has ended
@@ -31,11 +32,11 @@ type Hold[T any] struct {
 	componentID, jobID string // of Lock: the events of a lease are known by its token
 	since              time.Time
 	heard              time.Time // when it was acquired or last renewed
-	longest            time.Duration
+	ttl                time.Duration
 }
 
-// Note brings the holds up to date, and returns the one that the event is the end of, if it is. One that the event begins gets
-// the tag.
+// Note brings the holds up to date, and returns the one that the event ends, if it does. One that
+// the event begins gets the tag.
 func (h *Holds[T]) Note(e lock.Event, now time.Time, tag T) (ended Hold[T], ok bool) {
 	switch e.Kind {
 	case lock.Acquired, lock.TakenOver:
@@ -50,7 +51,7 @@ func (h *Holds[T]) Note(e lock.Event, now time.Time, tag T) (ended Hold[T], ok b
 			break // a challenger was refused; or it had ended before, as that of a lost lease that is released
 		}
 		ended = h.all[i]
-		ended.Held = e.Held
+		ended.Held = e.Held + e.Took // with what ended it
 		if !ended.lease {
 			ended.Held = now.Sub(ended.since)
 		}
@@ -61,11 +62,12 @@ func (h *Holds[T]) Note(e lock.Event, now time.Time, tag T) (ended Hold[T], ok b
 }
 
 func (h *Holds[T]) begin(e lock.Event, now time.Time, tag T) {
-	n := Hold[T]{Tag: tag, token: e.Token, lease: e.Call == "Acquire", since: now.Add(-e.Took), heard: now, longest: e.MaxDuration}
+	n := Hold[T]{Tag: tag, token: e.Token, lease: e.Operation == "Acquire", since: now.Add(-e.Took), heard: now, ttl: e.TTL}
 	if !n.lease {
 		n.componentID, n.jobID = e.ComponentID, e.JobID
 	}
-	// A Lock or Acquire by the same IDs is granted again, and unless the lock was renewed since, with the same token.
+	// A Lock or Acquire by the same IDs is granted again, and unless the lock was renewed since,
+	// with the same token.
 	if slices.ContainsFunc(h.all, func(o Hold[T]) bool { return o.token == n.token && o.lease == n.lease }) {
 		return
 	}
@@ -79,9 +81,9 @@ func (h *Holds[T]) begin(e lock.Event, now time.Time, tag T) {
 // find returns the index of the hold that an event is about, or -1.
 func (h *Holds[T]) find(e lock.Event) int {
 	switch {
-	case e.Kind == lock.Lost, e.Call == "Renew", e.Call == "Release":
+	case e.Kind == lock.Lost, slices.Contains([]string{"Renew", "Release", "GiveBack"}, e.Operation):
 		return slices.IndexFunc(h.all, func(o Hold[T]) bool { return o.lease && o.token == e.Token })
-	case e.Call == "Unlock", e.Call == "ForceRelease" && e.Kind == lock.Released:
+	case e.Operation == "Unlock", e.Operation == "ForceRelease" && e.Kind == lock.Released:
 		// A lease that is released by force is told to be lost when it notices.
 		return slices.IndexFunc(h.all, func(o Hold[T]) bool {
 			return !o.lease && o.componentID == e.ComponentID && o.jobID == e.JobID
@@ -90,9 +92,9 @@ func (h *Holds[T]) find(e lock.Event) int {
 	return -1
 }
 
-// Leased says whether this process holds a lease now.
+// Leased reports whether this process holds a lease now.
 func (h *Holds[T]) Leased(now time.Time) bool {
 	return slices.ContainsFunc(h.all, func(o Hold[T]) bool {
-		return o.lease && o.token == h.newest && (o.longest == 0 || now.Sub(o.heard) <= o.longest)
+		return o.lease && o.token == h.newest && (o.ttl == 0 || now.Sub(o.heard) <= o.ttl)
 	})
 }

@@ -3,6 +3,7 @@ package observed
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/cloudtrust/go-jobs/lock"
 )
@@ -12,17 +13,18 @@ const (
 	Held           = "held"        // by another
 	Disabled       = "disabled"    // the job
 	AlreadyRun     = "already_run" // the tick, or too short a while ago
-	Lost           = "lost"        // Unlock or Release, when another has taken over
+	Lost           = "lost"        // Unlock, Release or GiveBack, when another has taken over
 	Other          = "other"       // a lease that was not renewed in time, or released by force
 	UnknownOutcome = "unknown_outcome"
 	Cancelled      = "cancelled"
 	Timeout        = "timeout"
+	TickAhead      = "tick_ahead" // a clock is fast
 )
 
 // Refusal is the reason of an event of the kind Refused.
 func Refusal(e lock.Event) string {
 	switch {
-	case e.Call == "Unlock", e.Call == "Release":
+	case slices.Contains([]string{"Unlock", "Release", "GiveBack"}, e.Operation):
 		return Lost // by the caller, who thought to have it
 	case is[*lock.ErrDisabled](e.Err):
 		return Disabled
@@ -46,6 +48,8 @@ func Loss(e lock.Event) string {
 // Failure is the reason of an event of the kind Failed, or "".
 func Failure(e lock.Event) string {
 	switch {
+	case is[*lock.ErrTickAhead](e.Err):
+		return TickAhead
 	case errors.Is(e.Err, lock.ErrOutcomeUnknown):
 		return UnknownOutcome
 	case errors.Is(e.Err, context.Canceled):

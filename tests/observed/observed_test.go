@@ -21,10 +21,10 @@ type isFunc = func(leased bool, ended, seconds int)
 
 func job(componentID string) lock.Job {
 	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: componentID, JobID: "run-" + componentID,
-		MaxDuration: 30 * time.Second}
+		TTL: 30 * time.Second}
 }
 
-func TestALeaseCountsAsHeldUntilItHasEnded(t *testing.T) {
+func TestHolds_Note(t *testing.T) {
 	acquire := func(t *testing.T, l *lock.Lock) *lock.Lease {
 		lease, err := l.Acquire(t.Context(), job("a"))
 		require.NoError(t, err)
@@ -39,6 +39,12 @@ func TestALeaseCountsAsHeldUntilItHasEnded(t *testing.T) {
 			is(false, 1, 100)
 			require.NoError(t, lease.Release(t.Context()))
 			is(false, 1, 100)
+		},
+		"given back": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
+			lease := acquire(t, l)
+			time.Sleep(time.Second)
+			require.NoError(t, lease.GiveBack(t.Context()))
+			is(false, 1, 1)
 		},
 		"taken over": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database, is isFunc) {
 			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
@@ -189,8 +195,11 @@ func TestReasons(t *testing.T) {
 	l, _ := locktest.New()
 	require.NoError(t, l.Lock("shop", "b", "backup", "1", time.Hour))
 	held := l.Lock("shop", "a", "backup", "2", time.Hour)
-	once := lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: "a", JobID: "1", MaxDuration: time.Hour, Once: true}
-	_, already := l.Acquire(t.Context(), once)
+	tick := lock.Job{ComponentName: "shop", JobName: "report", Tick: time.Unix(0, 0)}
+	require.NoError(t, l.Run(t.Context(), tick, func(context.Context) error { return nil }))
+	_, already := l.Acquire(t.Context(), tick)
+	tick.Tick = time.Now().Add(time.Hour).Truncate(time.Second)
+	_, ahead := l.Acquire(t.Context(), tick)
 	require.NoError(t, l.Disable("shop", "backup"))
 	disabled := l.Lock("shop", "a", "backup", "2", time.Hour)
 
@@ -199,16 +208,18 @@ func TestReasons(t *testing.T) {
 		e    lock.Event
 		want string
 	}{
-		{observed.Refusal, lock.Event{Call: "Lock", Err: held}, observed.Held},
-		{observed.Refusal, lock.Event{Call: "Acquire", Err: already}, observed.AlreadyRun},
-		{observed.Refusal, lock.Event{Call: "Lock", Err: disabled}, observed.Disabled},
-		{observed.Refusal, lock.Event{Call: "Unlock", Err: held}, observed.Lost},
-		{observed.Refusal, lock.Event{Call: "Release", Err: held}, observed.Lost},
-		{observed.Refusal, lock.Event{Call: "ForceRelease", Err: held}, observed.Held},
+		{observed.Refusal, lock.Event{Operation: "Lock", Err: held}, observed.Held},
+		{observed.Refusal, lock.Event{Operation: "Acquire", Err: already}, observed.AlreadyRun},
+		{observed.Refusal, lock.Event{Operation: "Lock", Err: disabled}, observed.Disabled},
+		{observed.Refusal, lock.Event{Operation: "Unlock", Err: held}, observed.Lost},
+		{observed.Refusal, lock.Event{Operation: "Release", Err: held}, observed.Lost},
+		{observed.Refusal, lock.Event{Operation: "GiveBack", Err: held}, observed.Lost},
+		{observed.Refusal, lock.Event{Operation: "ForceRelease", Err: held}, observed.Held},
 		{observed.Loss, lock.Event{Err: fmt.Errorf("%w: %w", lock.ErrLost, held)}, observed.Held},
 		{observed.Loss, lock.Event{Err: fmt.Errorf("%w: %w", lock.ErrLost, disabled)}, observed.Disabled},
 		{observed.Loss, lock.Event{Err: lock.ErrLost}, observed.Other},
 		{observed.Failure, lock.Event{Err: fmt.Errorf("%w (%w)", context.Canceled, lock.ErrOutcomeUnknown)}, observed.UnknownOutcome},
+		{observed.Failure, lock.Event{Err: ahead}, observed.TickAhead},
 		{observed.Failure, lock.Event{Err: context.Canceled}, observed.Cancelled},
 		{observed.Failure, lock.Event{Err: context.DeadlineExceeded}, observed.Timeout},
 		{observed.Failure, lock.Event{Err: fmt.Errorf("another")}, ""},
