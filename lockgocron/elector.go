@@ -17,8 +17,9 @@ import (
 // ErrNotLeader is in the chain of the error of IsLeader while this instance doesn't lead.
 var ErrNotLeader = errors.New("lockgocron: this instance is not the leader")
 
-// Elector is a gocron.Elector, for gocron.WithDistributedElector: the instance leads that holds the lock, as long as it keeps
-// its lease. Make it with [NewElector]. It is safe for concurrent use.
+// Elector is a gocron.Elector, for gocron.WithDistributedElector: the instance leads that holds
+// the lock, as long as it keeps its lease. Make it with [NewElector]. It is safe for concurrent
+// use.
 type Elector struct {
 	lock   *lock.Lock
 	job    lock.Job
@@ -27,35 +28,48 @@ type Elector struct {
 	done   chan struct{}
 
 	mu   sync.Mutex
-	term context.Context // of the lease; nil before the first
-	why  error           // why there is none, or how the last one ended
+	term context.Context // which has the lease; nil if there is none
+	why  error           // why there is none
 }
 
 var _ gocron.Elector = (*Elector)(nil)
 
-// NewElector begins to run for leader in the background, until [Elector.Close]. While another leads it asks once in a Job.Poll, at random
-// up to half of it sooner or later, so that a leader that dies is replaced after Job.TTL and a Poll at most. A leader asks
-// for nothing but the renewals of its lease.
+// NewElector begins to run for leader in the background, until [Elector.Close]. While another
+// leads, it asks for the lock once in a Job.Poll, with ±50% jitter, so a leader that dies is
+// replaced after Job.TTL and a Poll at most. Each attempt is given up after Job.TTL, so that a
+// connection that has gone silent is replaced by another. A leader asks for nothing but the
+// renewals of its lease.
 //
-// The logger is told of terms that begin and end, and of a database that fails; nil means slog.Default().
+// The logger is told of terms that begin and end, and of a database that fails; nil means
+// slog.Default().
 //
-// The error is about the Job: it must have a JobName and a MaxDuration, and no JobID, Once or Spacing. Its Wait doesn't matter.
+// The error is about the Job: it must have a JobName and a TTL that ends, which is a minute if it
+// is 0, and no JobID, Tick or Spacing. Its Wait doesn't matter.
 func NewElector(l *lock.Lock, job lock.Job, logger *slog.Logger) (*Elector, error) {
+	wrong := ""
 	switch {
 	case l == nil:
-		return nil, errors.New("lockgocron: NewElector: there is no Lock")
+		wrong = "there is no Lock"
 	case job.JobName == "":
-		return nil, errors.New("lockgocron: NewElector: the Job has no JobName")
-	case job.MaxDuration <= 0:
-		return nil, fmt.Errorf("lockgocron: NewElector: the Job's MaxDuration is %v: a leader that dies would not be replaced", job.MaxDuration)
-	case job.JobID != "" || job.Once || job.Spacing != 0:
-		return nil, errors.New("lockgocron: NewElector: the Job must have no JobID, Once or Spacing: a leader's term is not a tick")
+		wrong = "the Job has no JobName"
+	case job.TTL < 0:
+		wrong = fmt.Sprintf("the Job's TTL, %v, is negative", job.TTL)
+	case job.TTL == lock.Forever:
+		wrong = "the Job's TTL is Forever: a leader that dies would not be replaced"
+	case job.JobID != "" || !job.Tick.IsZero() || job.Spacing != 0:
+		wrong = "the Job must have no JobID, Tick or Spacing: a leader's term is not a tick"
 	case job.Poll < 0:
-		return nil, fmt.Errorf("lockgocron: NewElector: the Job's Poll, %v, is negative", job.Poll)
+		wrong = fmt.Sprintf("the Job's Poll, %v, is negative", job.Poll)
+	}
+	if wrong != "" {
+		return nil, errors.New("lockgocron: NewElector: " + wrong)
 	}
 	job.Wait = 0 // so that each failure is seen
 	if job.Poll == 0 {
 		job.Poll = time.Second
+	}
+	if job.TTL == 0 {
+		job.TTL = time.Minute
 	}
 	if logger == nil {
 		logger = slog.Default()
@@ -71,27 +85,21 @@ func (e *Elector) run(ctx context.Context) {
 	defer close(e.done)
 	failing := false
 	for ctx.Err() == nil {
-		led := false
-		err := e.lock.Run(ctx, e.job, func(term context.Context) error {
-			led = true
-			e.begins(term)
-			e.logger.Info("this instance leads")
-			<-term.Done()
-			return nil
-		})
-		e.ends(err)
-		switch err.(type) {
-		case *lock.ErrUnauthorised, *lock.ErrDisabled:
+		led, err := e.lead(ctx)
+		e.set(nil, err)
+		switch {
+		case led:
 			failing = false
-		default:
-			switch {
-			case led:
+			if err != nil {
 				e.logger.Warn("this instance leads no more", "error", err)
-				failing = false
-			case !failing && ctx.Err() == nil:
-				e.logger.Error("there is no telling who leads", "error", err)
-				failing = true
+			} else {
+				e.logger.Info("this instance leads no more")
 			}
+		case errors.Is(err, lock.ErrRefused):
+			failing = false
+		case !failing && ctx.Err() == nil:
+			e.logger.Error("there is no telling who leads", "error", err)
+			failing = true
 		}
 		select {
 		case <-time.After(e.job.Poll/2 + rand.N(e.job.Poll+1)):
@@ -100,21 +108,39 @@ func (e *Elector) run(ctx context.Context) {
 	}
 }
 
-func (e *Elector) begins(term context.Context) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.term, e.why = term, nil
+// lead asks for the lock once, and leads for as long as it can. It reports whether it has led.
+func (e *Elector) lead(ctx context.Context) (led bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := fmt.Errorf("there was no answer within %v", e.job.TTL)
+	bound := time.AfterFunc(e.job.TTL, func() { cancel(silent) })
+	defer bound.Stop()
+	err = e.lock.Run(ctx, e.job, func(term context.Context) error {
+		led = bound.Stop()
+		if !led {
+			return silent
+		}
+		e.set(term, nil)
+		e.logger.Info("this instance leads")
+		<-term.Done()
+		return nil
+	})
+	if !led && context.Cause(ctx) == silent {
+		err = fmt.Errorf("%w: %w", silent, err)
+	}
+	return led, err
 }
 
-func (e *Elector) ends(why error) {
+func (e *Elector) set(term context.Context, why error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.term, e.why = nil, why
+	e.term, e.why = term, why
 }
 
-// IsLeader returns nil while this instance leads, and otherwise an error that matches [ErrNotLeader] and says why: an
-// *lock.ErrUnauthorised in its chain names the leader. It asks no database. It is an error from the moment the lease is lost, which is
-// before another can lead.
+// IsLeader returns nil while this instance leads, and otherwise an error that matches
+// [ErrNotLeader] and says why: an *lock.ErrUnauthorised in its chain names the leader. It asks no
+// database, and compares the clock with the deadline of the lease at this moment: it is an error
+// before another can lead, also in a process that was stopped and goes on.
 func (e *Elector) IsLeader(context.Context) error {
 	_, err := e.leads()
 	return err
@@ -123,19 +149,21 @@ func (e *Elector) IsLeader(context.Context) error {
 func (e *Elector) leads() (term context.Context, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	switch {
-	case e.term != nil && e.term.Err() == nil:
-		return e.term, nil
-	case e.term != nil:
-		return nil, fmt.Errorf("%w: %w", ErrNotLeader, context.Cause(e.term))
-	case e.why != nil:
-		return nil, fmt.Errorf("%w: %w", ErrNotLeader, e.why)
+	why := e.why
+	if e.term != nil {
+		if why = lock.LeaseFrom(e.term).Err(); why == nil {
+			return e.term, nil
+		}
 	}
-	return nil, ErrNotLeader
+	if why == nil {
+		return nil, ErrNotLeader
+	}
+	return nil, fmt.Errorf("%w: %w", ErrNotLeader, why)
 }
 
-// Func makes a task of f, for gocron.NewTask, whose context ends when this instance leads no more, as well as when gocron
-// shuts down; lock.LeaseFrom gives the lease of the term. f isn't called if the instance doesn't lead.
+// Func makes a task of f, for gocron.NewTask, whose context ends when this instance leads no more
+// and when gocron shuts down; lock.LeaseFrom returns the lease of the term. f isn't called if the
+// instance doesn't lead.
 func (e *Elector) Func(f func(ctx context.Context) error) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		term, err := e.leads()
@@ -146,9 +174,10 @@ func (e *Elector) Func(f func(ctx context.Context) error) func(ctx context.Conte
 	}
 }
 
-// Close gives up: if this instance leads, it releases the lock, so that another leads within a Poll. Jobs that are running should
-// have ended: shut down the scheduler first. Close returns what went wrong with the release, and nil if there was nothing to release; a
-// lock that could not be released expires. To call it again does nothing.
+// Close gives up: if this instance leads, it releases the lock, so that another leads within a
+// Poll. Jobs that are running should have ended: shut down the scheduler first. Close returns
+// what went wrong with the release, and nil if there was nothing to release; a lock that could
+// not be released expires. To call it again does nothing.
 func (e *Elector) Close() error {
 	e.mu.Lock()
 	led := e.term != nil

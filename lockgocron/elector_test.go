@@ -4,12 +4,14 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-co-op/gocron/v2"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
@@ -37,7 +39,7 @@ func leaders(electors []*lockgocron.Elector) (leading []int) {
 	return leading
 }
 
-func TestTheLeaderRunsEachTickOnce(t *testing.T) {
+func TestElector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(lock.NewMemory(lock.Options{}))
 		s := crontab(t, "0 * * * * *")
@@ -66,7 +68,7 @@ func TestTheLeaderRunsEachTickOnce(t *testing.T) {
 	})
 }
 
-func TestOneLeadsAndTheNextWhenItResigns(t *testing.T) {
+func TestElector_Close(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := lock.NewMemory(lock.Options{})
 		var electors []*lockgocron.Elector
@@ -90,13 +92,13 @@ func TestOneLeadsAndTheNextWhenItResigns(t *testing.T) {
 	})
 }
 
-func TestIsLeaderAsksNoDatabase(t *testing.T) {
+func TestElector_IsLeader_asks_no_database(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var steps atomic.Int64 // of the memory that plays the database: each looks at its clock
-		l := lock.NewLocal(func() time.Time {
+		l := lock.NewMemory(lock.Options{Clock: func() time.Time {
 			steps.Add(1)
 			return time.Now()
-		})
+		}})
 		first, second := elector(t, l), (*lockgocron.Elector)(nil)
 		synctest.Wait()
 		before := steps.Load()
@@ -119,7 +121,7 @@ func TestIsLeaderAsksNoDatabase(t *testing.T) {
 	})
 }
 
-func TestALeaderThatLosesItsLeaseLeadsNoMoreAndItsTasksEnd(t *testing.T) {
+func TestElector_lost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := lock.NewMemory(lock.Options{})
 		e := elector(t, l)
@@ -148,7 +150,7 @@ func TestALeaderThatLosesItsLeaseLeadsNoMoreAndItsTasksEnd(t *testing.T) {
 	})
 }
 
-func TestATaskOfALeaderEndsWhenGocronEndsIt(t *testing.T) {
+func TestElector_Func_shutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := elector(t, lock.NewMemory(lock.Options{}))
 		synctest.Wait()
@@ -160,12 +162,13 @@ func TestATaskOfALeaderEndsWhenGocronEndsIt(t *testing.T) {
 	})
 }
 
-func TestAnElectorSaysWhatIsWrongWithIt(t *testing.T) {
+func TestNewElector_error(t *testing.T) {
 	l := lock.NewMemory(lock.Options{})
 	for says, job := range map[string]lock.Job{
 		"no JobName":                 {TTL: time.Minute},
-		"MaxDuration is 0s":          {JobName: "leader"},
-		"no JobID, Once or Spacing":  {JobName: "leader", TTL: time.Minute, Once: true},
+		"TTL is Forever":             {JobName: "leader", TTL: lock.Forever},
+		"TTL, -1s, is negative":      {JobName: "leader", TTL: -time.Second},
+		"no JobID, Tick or Spacing":  {JobName: "leader", TTL: time.Minute, Tick: time.Unix(0, 0)},
 		"the Job's Poll, -1s, is ne": {JobName: "leader", TTL: time.Minute, Poll: -time.Second},
 	} {
 		_, err := lockgocron.NewElector(l, job, nil)
@@ -173,4 +176,40 @@ func TestAnElectorSaysWhatIsWrongWithIt(t *testing.T) {
 	}
 	_, err := lockgocron.NewElector(nil, leadership, nil)
 	require.ErrorContains(t, err, "no Lock")
+}
+
+// A scheduler's timer may be quicker than the lease's alarm, as in a process that was stopped and
+// goes on: from the deadline on nobody leads, whether anybody has been told or not.
+func TestElector_IsLeader_at_the_deadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var silent atomic.Bool
+		answers := make(chan struct{})
+		l := lock.NewMemory(lock.Options{Clock: func() time.Time {
+			if silent.Load() {
+				<-answers
+			}
+			return time.Now()
+		}})
+		e := elector(t, l)
+		synctest.Wait()
+		deadline := time.Now().Add(leadership.TTL * 9 / 10)
+		silent.Store(true)
+		var leads atomic.Int64
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				time.Sleep(time.Until(deadline) - 1)
+				assert.NoError(t, e.IsLeader(t.Context()))
+				time.Sleep(1)
+				if e.IsLeader(t.Context()) == nil || e.Func(func(context.Context) error { return nil })(t.Context()) == nil {
+					leads.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		require.Zero(t, leads.Load())
+		silent.Store(false)
+		close(answers)
+		require.ErrorIs(t, e.Close(), lock.ErrLost)
+	})
 }

@@ -20,7 +20,7 @@ func ExampleLocker() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	l := lock.NewMemory(lock.Options{}) // lock.New(db)
+	l := lock.NewMemory(lock.Options{Clock: func() time.Time { return time.Date(2026, 11, 25, 3, 0, 0, 0, time.UTC) }}) // lock.New(db)
 	told := make(chan locktick.Result)
 
 	for _, now := range []time.Time{
@@ -28,14 +28,17 @@ func ExampleLocker() {
 		time.Date(2026, 11, 25, 2, 59, 57, 0, time.UTC),
 	} {
 		clock := clockwork.NewFakeClockAt(now) // in the place of the real one
-		locker := &lockgocron.Locker{
-			Guard: locktick.Guard{
-				Lock:   l,
-				Job:    lock.Job{ComponentName: "shop", TTL: time.Minute},
-				Now:    clock.Now,
-				Report: func(_ context.Context, r locktick.Result) { told <- r },
-			},
-			Schedules: map[string]locktick.Schedule{"report": nightly},
+		locker, err := lockgocron.NewLocker(locktick.Guard{
+			Lock:   l,
+			Job:    lock.Job{ComponentName: "shop"},
+			Now:    clock.Now,
+			Report: func(_ context.Context, r locktick.Result) { told <- r },
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		if err := locker.Schedule("report", nightly); err != nil {
+			log.Fatal(err)
 		}
 		s, err := gocron.NewScheduler(gocron.WithLocation(time.UTC), gocron.WithClock(clock), gocron.WithDistributedLocker(locker))
 		if err != nil {

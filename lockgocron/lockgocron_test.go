@@ -2,7 +2,9 @@ package lockgocron_test
 
 import (
 	"context"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -54,30 +56,46 @@ func newFleet(l *lock.Lock) *fleet {
 }
 
 // locker is an instance's.
-func (f *fleet) locker(s locktick.Schedule, now func() time.Time) *lockgocron.Locker {
-	return &lockgocron.Locker{
-		Guard: locktick.Guard{
-			Lock: f.lock,
-			Job:  lock.Job{ComponentName: "shop", TTL: 30 * time.Second, Wait: f.wait},
-			Now:  now,
-			Report: func(_ context.Context, r locktick.Result) {
-				f.mu.Lock()
-				defer f.mu.Unlock()
-				f.told[r.Outcome]++
-				if r.Err != nil && (r.Outcome == locktick.Ran || r.Outcome == locktick.Failed) {
-					f.errs = append(f.errs, r.Err)
-				}
-			},
+func (f *fleet) locker(t *testing.T, s locktick.Schedule, now func() time.Time, change ...func(g *locktick.Guard)) *lockgocron.Locker {
+	guard := locktick.Guard{
+		Lock: f.lock,
+		Job:  lock.Job{ComponentName: "shop", TTL: 30 * time.Second, Wait: f.wait},
+		Now:  now,
+		Report: func(_ context.Context, r locktick.Result) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.told[r.Outcome]++
+			if r.Err != nil && (r.Outcome == locktick.Ran || r.Outcome == locktick.Failed) {
+				f.errs = append(f.errs, r.Err)
+			}
 		},
-		Schedules: map[string]locktick.Schedule{"report": s},
 	}
+	for _, c := range change {
+		c(&guard)
+	}
+	l, err := lockgocron.NewLocker(guard)
+	require.NoError(t, err)
+	if s != nil {
+		require.NoError(t, l.Schedule("report", s))
+	}
+	return l
 }
+
+// tickName is the name of a tick in the row.
+func tickName(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // ran counts a run of a tick.
 func (f *fleet) ran(tick string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.runs[tick]++
+}
+
+// ticks returns which ticks were run.
+func (f *fleet) ticks() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.runs))
 }
 
 // requireEachOnce requires that every tick after first and before last was run, and none twice.
