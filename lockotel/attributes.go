@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"go.opentelemetry.io/otel/attribute"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/internal/observed"
@@ -24,6 +23,10 @@ const (
 	holderJobID       = attribute.Key("lock.holder.job.id")
 	holderAge         = attribute.Key("lock.holder.age")
 	token             = attribute.Key("lock.token")
+
+	// Of the semantic conventions.
+	errorTypeKey = attribute.Key("error.type")
+	sqlState     = attribute.Key("db.response.status_code")
 )
 
 // attributes are those of few values, of metrics and spans alike.
@@ -33,15 +36,13 @@ func attributes(e lock.Event) []attribute.KeyValue {
 	switch e.Kind {
 	case lock.Lost: // by no call
 		all = append(all, lossReason.String(observed.Loss(e)))
-	case lock.TakenOver:
-		all = append(all, operationName.String(e.Operation), operationResult.String("taken_over"))
 	case lock.Refused:
 		all = append(all, operationName.String(e.Operation), operationResult.String("refused"), refusalReason.String(observed.Refusal(e)))
 	default:
 		all = append(all, operationName.String(e.Operation), operationResult.String(string(e.Kind)))
 	}
 	if t := errorType(e); t != "" {
-		all = append(all, semconv.ErrorTypeKey.String(t))
+		all = append(all, errorTypeKey.String(t))
 	}
 	return all
 }
@@ -61,7 +62,7 @@ func identities(e lock.Event) []attribute.KeyValue {
 	}
 	var db interface{ SQLState() string }
 	if errors.As(e.Err, &db) {
-		all = append(all, semconv.DBResponseStatusCode(db.SQLState()))
+		all = append(all, sqlState.String(db.SQLState()))
 	}
 	return all
 }
@@ -70,7 +71,7 @@ func identities(e lock.Event) []attribute.KeyValue {
 func errorType(e lock.Event) string {
 	switch {
 	case e.Kind == lock.Failed:
-		return cmp.Or(observed.Failure(e), semconv.ErrorTypeOther.Value.AsString())
+		return cmp.Or(observed.Failure(e), "_OTHER")
 	case e.Kind == lock.Lost, e.Kind == lock.Refused && observed.Refusal(e) == observed.Lost:
 		return observed.Lost
 	}

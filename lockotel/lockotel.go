@@ -11,38 +11,40 @@
 // # Metrics
 //
 //	lock.operation.duration  histogram, s            how long a call took, with its retries and its waiting
-//	lock.hold.duration       histogram, s            for how long a lock was held, from Acquire or Lock to the end
+//	lock.hold.duration       histogram, s            how long a lock was held, from Acquire or Lock to the end
+//	lock.holder.age          histogram, s            how old the lock of a holder was that refused this process
 //	lock.lease.losses        counter, {loss}         leases that were lost
 //	lock.lease.active        updowncounter, {lease}  leases that this process holds
-//	lock.holder.age          gauge, s                how old the lock was of the holder that refused this process last; 0 since
-//	                                                 this process got it
 //
-// How often a call was made, and what it came to, is the count of lock.operation.duration. A lease is active until it is released
-// or lost, or until its MaxDuration has passed since it was last renewed: so one whose context ended, and that nobody released,
-// is active for as long as it keeps the others waiting. Holds and leases are those of the first [MaxJobs] jobs; how many sets
-// of attributes there may be is up to the SDK.
+// How often a call was made, and what came of it, is the count of lock.operation.duration. A lease
+// is active until it is released or lost, or until its TTL has passed since it was last renewed:
+// so one whose context ended, and that nobody released, is active for as long as it keeps the
+// others waiting. Holds and leases are those of the first [MaxJobs] jobs; how many sets of
+// attributes there may be is up to the SDK. Several observers of one provider are added up.
 //
 // # Spans
 //
-// A call is a span such as lock.Acquire, made when it has ended: a child of the span in its context. Renewals that succeed have
-// none, since a lease may have any number of them.
+// A call is a span such as lock.Acquire, made when it has ended: a child of the span in its
+// context. Renewals that succeed have none, since a lease may have any number of them.
 //
-// The life of a lock in this process is a span, too, lock.Hold: from when it was asked for, by Acquire or Lock, until it was released
-// or lost. It is a child of the span in the context of that Acquire or Lock, as those of the job are in a Run.
+// The life of a lock in this process is a span, too, lock.Hold: from when it was asked for, by
+// Acquire or Lock, until it was released or lost. It is a child of the span in the context of that
+// Acquire or Lock, as those of the job are in a Run.
 //
 // # Conventions
 //
-// error.type, the status of spans, the names of instruments, the units, and the buckets of lock.operation.duration, which are
-// those of db.client.operation.duration, follow the semantic conventions 1.43.0. They know no locks, so the names that begin
-// with "lock." are of this package.
+// error.type, the status of spans, the names of instruments, the units, and the buckets of
+// lock.operation.duration, which are those of db.client.operation.duration, follow the semantic
+// conventions 1.43.0. They know no locks, so the names that begin with "lock." are of this
+// package.
 //
 //	lock.component.name    the component
 //	lock.job.name          its job
-//	lock.operation.name    an Event.Call: Lock, Unlock, Enable, Disable, Acquire, Renew, Release or ForceRelease
-//	lock.operation.result  an Event.Kind: acquired, taken_over, refused, renewed, released, enabled, disabled or failed
-//	lock.refusal.reason    held, disabled, already_run, or lost: Unlock or Release, when another has taken over
+//	lock.operation.name    an Event.Operation
+//	lock.operation.result  an Event.Kind
+//	lock.refusal.reason    held, disabled, already_run, or lost: Unlock or a release, when another has taken over
 //	lock.loss.reason       held (by another), disabled, or other: it was not renewed in time, or released by force
-//	error.type             unknown_outcome, cancelled, timeout, lost, or _OTHER
+//	error.type             tick_ahead (a clock is fast), unknown_outcome, cancelled, timeout, lost, or _OTHER
 //
 // Spans alone have what no metric should, for there is no end of its values:
 //
@@ -52,8 +54,8 @@
 //	lock.token                                    the fencing token
 //	db.response.status_code                       the SQLSTATE of an error that has one
 //
-// A refusal is an answer: its span has no status. A lost lease is an error; so is an Unlock or a Release that was refused, since
-// the caller thought to have the lock.
+// A refusal is an answer: its span has no status. A lost lease is an error; so is an Unlock or a
+// release that was refused, since the caller thought to have the lock.
 package lockotel
 
 import (
@@ -66,7 +68,6 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/cloudtrust/go-jobs/lock"
@@ -77,9 +78,10 @@ import (
 const (
 	scope   = "github.com/cloudtrust/go-jobs/lock/lockotel"
 	version = "1.0.0"
+	schema  = "https://opentelemetry.io/schemas/1.43.0"
 )
 
-// MaxJobs is of how many jobs, of all components together, it is kept in mind what this process holds.
+// MaxJobs limits of how many jobs, of all components together, the holds are tracked.
 const MaxJobs = 1000
 
 // Options are for [New]. Their zero value is the global providers.
@@ -88,14 +90,16 @@ type Options struct {
 	TracerProvider trace.TracerProvider // nil: that of otel.GetTracerProvider
 }
 
-// Observer makes metrics and spans of what the observer of a lock is told. Make it with [New]. Its method is safe for concurrent
-// use. Locks of several tables need one each, whose providers tell them apart.
+// Observer makes metrics and spans of what the observer of a lock is told. Make it with [New]. Its
+// method is safe for concurrent use. Locks of several tables need one each, whose providers tell
+// them apart.
 type Observer struct {
 	tracer     trace.Tracer
 	operations metric.Float64Histogram
 	held       metric.Float64Histogram
 	losses     metric.Int64Counter
-	age        metric.Float64Gauge
+	age        metric.Float64Histogram
+	active     metric.Int64UpDownCounter
 
 	mu   sync.Mutex
 	jobs map[name]*job
@@ -108,7 +112,8 @@ type hold = observed.Hold[trace.SpanContext]
 
 type job struct {
 	holds  observed.Holds[trace.SpanContext]
-	leases bool // this process asks for leases of it
+	active bool        // as it has been counted
+	expiry *time.Timer // of the lease; nil: there is none, or it doesn't expire
 }
 
 // New returns an Observer. The error is one of the MeterProvider, which may refuse an instrument.
@@ -120,7 +125,7 @@ func New(o Options) (*Observer, error) {
 		o.TracerProvider = otel.GetTracerProvider()
 	}
 	ob := &Observer{
-		tracer: o.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(version), trace.WithSchemaURL(semconv.SchemaURL)),
+		tracer: o.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(version), trace.WithSchemaURL(schema)),
 		jobs:   map[name]*job{},
 	}
 	if err := ob.instruments(o.MeterProvider); err != nil {
@@ -130,14 +135,14 @@ func New(o Options) (*Observer, error) {
 }
 
 func (o *Observer) instruments(p metric.MeterProvider) (err error) {
-	m := p.Meter(scope, metric.WithInstrumentationVersion(version), metric.WithSchemaURL(semconv.SchemaURL))
+	m := p.Meter(scope, metric.WithInstrumentationVersion(version), metric.WithSchemaURL(schema))
 	if o.operations, err = m.Float64Histogram("lock.operation.duration", metric.WithUnit("s"),
 		metric.WithDescription("Duration of calls, with their retries and their waiting."),
 		metric.WithExplicitBucketBoundaries(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)); err != nil {
 		return err
 	}
 	if o.held, err = m.Float64Histogram("lock.hold.duration", metric.WithUnit("s"),
-		metric.WithDescription("For how long locks were held, until they were released or lost."),
+		metric.WithDescription("How long locks were held, until they were released or lost."),
 		metric.WithExplicitBucketBoundaries(0.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)); err != nil {
 		return err
 	}
@@ -145,32 +150,41 @@ func (o *Observer) instruments(p metric.MeterProvider) (err error) {
 		metric.WithDescription("Leases that were lost.")); err != nil {
 		return err
 	}
-	if o.age, err = m.Float64Gauge("lock.holder.age", metric.WithUnit("s"),
-		metric.WithDescription("How old the lock of the holder was that refused this process last; 0 since it got the lock."),
-	); err != nil {
+	if o.age, err = m.Float64Histogram("lock.holder.age", metric.WithUnit("s"),
+		metric.WithDescription("How old the locks of the holders were that refused this process."),
+		metric.WithExplicitBucketBoundaries(0.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)); err != nil {
 		return err
 	}
-	_, err = m.Int64ObservableUpDownCounter("lock.lease.active", metric.WithUnit("{lease}"),
-		metric.WithDescription("Leases that this process holds."), metric.WithInt64Callback(o.active))
+	o.active, err = m.Int64UpDownCounter("lock.lease.active", metric.WithUnit("{lease}"),
+		metric.WithDescription("Leases that this process holds."))
 	return err
 }
 
-// active counts the leases when they are asked for: one expires without an event if its context has ended.
-func (o *Observer) active(_ context.Context, to metric.Int64Observer) error {
+// count counts whether a lease of the job is active, now and when it expires: one whose context
+// has ended does so without an event. The mutex is held.
+func (o *Observer) count(n name, j *job) {
 	now := time.Now()
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for n, j := range o.jobs {
-		if !j.leases {
-			continue
-		}
-		var leases int64
-		if j.holds.Leased(now) {
-			leases = 1
-		}
-		to.Observe(leases, metric.WithAttributes(componentName.String(n.component), jobName.String(n.job)))
+	if j.expiry != nil {
+		j.expiry.Stop()
+		j.expiry = nil
 	}
-	return nil
+	until, _ := j.holds.Until()
+	active := j.holds.Leased(now)
+	if active != j.active {
+		j.active = active
+		change := int64(-1)
+		if active {
+			change = 1
+		}
+		o.active.Add(context.Background(), change, metric.WithAttributes(componentName.String(n.component), jobName.String(n.job)))
+	}
+	if active && !until.IsZero() {
+		j.expiry = time.AfterFunc(until.Sub(now)+1, func() {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.count(n, j)
+		})
+	}
 }
 
 // Observe is for [lock.Options.Observer].
@@ -188,18 +202,14 @@ func (o *Observer) Observe(ctx context.Context, e lock.Event) {
 		// Within the span, for exemplars.
 		o.operations.Record(o.call(ctx, e, now), e.Took.Seconds(), metric.WithAttributes(attributes(e)...))
 	}
-	switch {
-	case e.Operation != "Lock" && e.Operation != "Acquire":
-	case e.Kind == lock.Acquired, e.Kind == lock.TakenOver:
-		o.age.Record(ctx, 0, of)
-	case e.Kind == lock.Refused && observed.Refusal(e) == observed.Held:
-		o.age.Record(ctx, e.Holder.Age.Seconds(), of)
+	if (e.Operation == "Lock" || e.Operation == "Acquire") && e.Kind == lock.Refused && observed.Refusal(e) == observed.Held {
+		o.age.Record(ctx, max(e.Holder.Age, 0).Seconds(), of)
 	}
 	if ok {
 		within := o.hold(ctx, e, ended, now)
 		if errorType(e) != "" {
 			of = metric.WithAttributes(componentName.String(e.ComponentName), jobName.String(e.JobName),
-				semconv.ErrorTypeKey.String(errorType(e)))
+				errorTypeKey.String(errorType(e)))
 		}
 		o.held.Record(within, ended.Held.Seconds(), of)
 	}
@@ -220,8 +230,6 @@ func (o *Observer) note(ctx context.Context, e lock.Event, now time.Time) (ended
 		j = &job{}
 		o.jobs[n] = j
 	}
-	if e.Operation == "Acquire" {
-		j.leases = true
-	}
+	defer o.count(n, j)
 	return j.holds.Note(e, now, trace.SpanContextFromContext(ctx))
 }

@@ -84,10 +84,6 @@ func (s *telemetry) metrics() string {
 				for _, p := range data.DataPoints {
 					add(p.Attributes, fmt.Sprint(p.Value, m.Unit))
 				}
-			case metricdata.Gauge[float64]:
-				for _, p := range data.DataPoints {
-					add(p.Attributes, fmt.Sprint(p.Value, m.Unit))
-				}
 			default:
 				require.Fail(s.t, "another type", "%T", data)
 			}
@@ -145,8 +141,8 @@ func job(id string) lock.Job {
 	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id, TTL: 30 * time.Second}
 }
 
-// TestTheSampleInTheREADMEIsReal runs what the README says.
-func TestTheSampleInTheREADMEIsReal(t *testing.T) {
+// TestObserver_README runs what the README says.
+func TestObserver_README(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := observedtest.Open(t)
 		other := db.Observed(t, nil)
@@ -200,10 +196,10 @@ func requireSample(t *testing.T, sample string) {
 		require.NoError(t, os.WriteFile("README.md", []byte(before+"```text\n"+sample+"```"+after), 0o644))
 		return
 	}
-	require.Equal(t, sample, is, "go test -run Sample -update writes it")
+	require.Equal(t, sample, is, "go test -run README -update writes it")
 }
 
-func TestZeroOptionsMeanTheGlobalProviders(t *testing.T) {
+func TestNew_zero_Options(t *testing.T) {
 	meters, traces := otel.GetMeterProvider(), otel.GetTracerProvider()
 	defer func() { otel.SetMeterProvider(meters); otel.SetTracerProvider(traces) }()
 	s := newTelemetry(t)
@@ -216,7 +212,7 @@ func TestZeroOptionsMeanTheGlobalProviders(t *testing.T) {
 	require.Contains(t, s.metrics(), "lock.operation.name=Enable")
 }
 
-func TestTheScopeIsThePackage(t *testing.T) {
+func TestNew_scope(t *testing.T) {
 	s := newTelemetry(t)
 	s.observer().Observe(t.Context(), lock.Event{Kind: lock.Enabled, Operation: "Enable"})
 	const url = "https://opentelemetry.io/schemas/1.43.0"
@@ -263,17 +259,11 @@ func (r refusingMeter) Int64Counter(name string, _ ...metric.Int64CounterOption)
 	return metricnoop.Int64Counter{}, r.refuses(name)
 }
 
-func (r refusingMeter) Float64Gauge(name string, _ ...metric.Float64GaugeOption) (metric.Float64Gauge, error) {
-	return metricnoop.Float64Gauge{}, r.refuses(name)
+func (r refusingMeter) Int64UpDownCounter(name string, _ ...metric.Int64UpDownCounterOption) (metric.Int64UpDownCounter, error) {
+	return metricnoop.Int64UpDownCounter{}, r.refuses(name)
 }
 
-func (r refusingMeter) Int64ObservableUpDownCounter(
-	name string, _ ...metric.Int64ObservableUpDownCounterOption,
-) (metric.Int64ObservableUpDownCounter, error) {
-	return metricnoop.Int64ObservableUpDownCounter{}, r.refuses(name)
-}
-
-func TestAProviderMayRefuseAnInstrument(t *testing.T) {
+func TestNew_refused(t *testing.T) {
 	for _, name := range []string{
 		"lock.operation.duration", "lock.hold.duration", "lock.lease.losses", "lock.holder.age", "lock.lease.active",
 	} {
@@ -290,8 +280,8 @@ type sqlError string
 func (e sqlError) Error() string    { return "a deadlock" }
 func (e sqlError) SQLState() string { return string(e) }
 
-// TestOnlyWhatIsAnErrorHasTheStatusOfOne in its span and the attribute in its metric.
-func TestOnlyWhatIsAnErrorHasTheStatusOfOne(t *testing.T) {
+// TestObserver_Observe_status in its span and the attribute in its metric.
+func TestObserver_Observe_status(t *testing.T) {
 	l := observedtest.Open(t).Observed(t, nil)
 	require.NoError(t, l.Lock("shop", "b", "backup", "2", 0))
 	held := l.Lock("shop", "a", "backup", "1", 0)
@@ -360,7 +350,7 @@ func TestOnlyWhatIsAnErrorHasTheStatusOfOne(t *testing.T) {
 	}
 }
 
-func TestAHoldBelongsToWhereItWasAcquired(t *testing.T) {
+func TestObserver_Observe_hold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTelemetry(t)
 		l := observedtest.Open(t).Observed(t, s.observer().Observe)
@@ -395,8 +385,8 @@ func TestAHoldBelongsToWhereItWasAcquired(t *testing.T) {
 	})
 }
 
-// TestAnExemplarIsTheSpanOfTheCall, so that one finds from a slow call in a histogram to its trace.
-func TestAnExemplarIsTheSpanOfTheCall(t *testing.T) {
+// TestObserver_Observe_exemplar, so that one finds from a slow call in a histogram to its trace.
+func TestObserver_Observe_exemplar(t *testing.T) {
 	s := newTelemetry(t)
 	l := observedtest.Open(t).Observed(t, s.observer().Observe)
 	require.NoError(t, l.Lock("shop", "a", "backup", "1", 0))
@@ -418,7 +408,7 @@ func TestAnExemplarIsTheSpanOfTheCall(t *testing.T) {
 	}, found)
 }
 
-func TestALeaseIsActiveUntilItHasEnded(t *testing.T) {
+func TestObserver_Observe_active(t *testing.T) {
 	acquire := func(t *testing.T, l *lock.Lock) *lock.Lease {
 		lease, err := l.Acquire(t.Context(), job("a"))
 		require.NoError(t, err)
@@ -470,8 +460,8 @@ func TestALeaseIsActiveUntilItHasEnded(t *testing.T) {
 	}
 }
 
-// TestALockIsHeldFromLockToUnlock, and is no lease.
-func TestALockIsHeldFromLockToUnlock(t *testing.T) {
+// TestObserver_Observe_Lock, and is no lease.
+func TestObserver_Observe_Lock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTelemetry(t)
 		db := observedtest.Open(t)
@@ -499,8 +489,8 @@ func TestALockIsHeldFromLockToUnlock(t *testing.T) {
 	})
 }
 
-// TestEventsThatComeLateChangeNothing: goroutines tell of what they did in another order than the database did it.
-func TestEventsThatComeLateChangeNothing(t *testing.T) {
+// TestObserver_Observe_late: goroutines tell of what they did in another order than the database did it.
+func TestObserver_Observe_late(t *testing.T) {
 	type told struct {
 		kind  lock.EventKind
 		token int64
@@ -529,8 +519,8 @@ func TestEventsThatComeLateChangeNothing(t *testing.T) {
 	}
 }
 
-// TestWhatNeverEndsIsForgotten: a Lock without an Unlock, as one does to pace something.
-func TestWhatNeverEndsIsForgotten(t *testing.T) {
+// TestObserver_Observe_never_ends: a Lock without an Unlock, as one does to pace something.
+func TestObserver_Observe_never_ends(t *testing.T) {
 	s := newTelemetry(t)
 	o := s.observer()
 	for i := range 9 {
@@ -542,36 +532,35 @@ func TestWhatNeverEndsIsForgotten(t *testing.T) {
 	require.Len(t, s.ended("lock.Hold"), 8)
 }
 
-func TestTheBucketsAreThoseOfDatabases(t *testing.T) {
+func TestObserver_Observe_buckets(t *testing.T) {
 	s := newTelemetry(t)
 	s.observer().Observe(t.Context(), lock.Event{Kind: lock.Enabled, Operation: "Enable"})
 	h := s.scopes()[0].Metrics[0].Data.(metricdata.Histogram[float64])
 	require.Equal(t, []float64{0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10}, h.DataPoints[0].Bounds)
 }
 
-func TestTheHoldersAgeIsOfTheLastRefusal(t *testing.T) {
+func TestObserver_Observe_holder_age(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db, s := observedtest.Open(t), newTelemetry(t)
 		l, other := db.Observed(t, s.observer().Observe), db.Observed(t, nil)
-		is := func(age string) {
+		is := func(ages string) {
 			t.Helper()
-			require.Contains(t, s.metrics(), "lock.holder.age {lock.component.name=shop lock.job.name=backup} "+age+"\n")
+			require.Contains(t, s.metrics(), "lock.holder.age {lock.component.name=shop lock.job.name=backup} "+ages+"\n")
 		}
 		require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
 		time.Sleep(time.Minute)
 		require.Error(t, l.Lock("shop", "a", "backup", "1", 0))
-		is("60s")
+		is("count=1 sum=60s")
 		require.NoError(t, other.Disable("shop", "backup"))
+		require.Error(t, l.Lock("shop", "a", "backup", "1", 0), "by nobody")
+		require.NoError(t, other.Enable("shop", "backup"))
 		time.Sleep(time.Minute)
 		require.Error(t, l.Lock("shop", "a", "backup", "1", 0))
-		is("60s")
-		require.NoError(t, other.Enable("shop", "backup"))
-		require.NoError(t, l.Lock("shop", "a", "backup", "1", time.Minute))
-		is("0s")
+		is("count=2 sum=180s")
 	})
 }
 
-func TestNoMoreThanTheMostJobsAreKeptInMind(t *testing.T) {
+func TestMaxJobs(t *testing.T) {
 	s := newTelemetry(t)
 	o := s.observer()
 	for i := range lockotel.MaxJobs + 5 {
@@ -586,7 +575,7 @@ func TestNoMoreThanTheMostJobsAreKeptInMind(t *testing.T) {
 	require.Len(t, s.ended("lock.Hold"), lockotel.MaxJobs+1, "a lost lease is always told")
 }
 
-func TestItIsSafeForConcurrentUse(t *testing.T) {
+func TestObserver_concurrent(t *testing.T) {
 	s := newTelemetry(t)
 	l := observedtest.Open(t).Observed(t, s.observer().Observe)
 	var runs sync.WaitGroup
@@ -642,4 +631,30 @@ func BenchmarkObserve(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Several observers on one provider are added up.
+func TestNew_several(t *testing.T) {
+	s := newTelemetry(t)
+	one := lock.NewMemory(lock.Options{Observer: s.observer().Observe})
+	two := lock.NewMemory(lock.Options{Observer: s.observer().Observe})
+	is := func(line string) {
+		t.Helper()
+		require.Contains(t, s.metrics(), line+"\n")
+	}
+	var leases []*lock.Lease
+	for _, l := range []*lock.Lock{one, two} {
+		lease, err := l.Acquire(t.Context(), job("a"))
+		require.NoError(t, err)
+		leases = append(leases, lease)
+		_, err = l.Acquire(t.Context(), job("b"))
+		require.Error(t, err)
+	}
+	is("lock.lease.active {lock.component.name=shop lock.job.name=backup} 2{lease}")
+	require.Contains(t, s.metrics(), "lock.holder.age {lock.component.name=shop lock.job.name=backup} count=2 ")
+	for i, left := range []string{"1{lease}", "0{lease}"} {
+		require.NoError(t, leases[i].Release(t.Context()))
+		is("lock.lease.active {lock.component.name=shop lock.job.name=backup} " + left)
+	}
+	require.Contains(t, s.metrics(), "lock.hold.duration {lock.component.name=shop lock.job.name=backup} count=2 ")
 }

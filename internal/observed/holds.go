@@ -92,9 +92,21 @@ func (h *Holds[T]) find(e lock.Event) int {
 	return -1
 }
 
-// Leased reports whether this process holds a lease now.
+// Leased reports whether this process holds a lease at now.
 func (h *Holds[T]) Leased(now time.Time) bool {
-	return slices.ContainsFunc(h.all, func(o Hold[T]) bool {
-		return o.lease && o.token == h.newest && (o.ttl == 0 || now.Sub(o.heard) <= o.ttl)
-	})
+	until, leased := h.Until()
+	return leased && (until.IsZero() || !now.After(until))
+}
+
+// Until returns until when the lease counts that this process holds, and whether there is one. The
+// zero time means that it doesn't expire.
+func (h *Holds[T]) Until() (until time.Time, leased bool) {
+	i := slices.IndexFunc(h.all, func(o Hold[T]) bool { return o.lease && o.token == h.newest })
+	if i < 0 {
+		return time.Time{}, false
+	}
+	if h.all[i].ttl > 0 {
+		until = h.all[i].heard.Add(h.all[i].ttl)
+	}
+	return until, true
 }
