@@ -4,8 +4,8 @@ go 1.25.0
 
 require (
 	github.com/cloudtrust/go-jobs/lock v1.0.0
-	github.com/robfig/cron/v3 v3.0.1
-	github.com/stretchr/testify v1.11.1
+	github.com/robfig/cron/v3 v3.0.0
+	github.com/stretchr/testify v1.7.2
 )
 
 require (
