@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"time"
 
 	"github.com/robfig/cron/v3"
 
@@ -33,8 +34,9 @@ func Example() {
 	c.Start()
 	<-c.Stop().Done()
 
-	_, err = lockcron.New(context.Background(), guard, cron.Every(3600e9), report)
+	_, err = lockcron.New(context.Background(), guard, cron.Every(time.Hour), report)
 	fmt.Println(err)
-	// Output:
-	// lockcron: locktick: job "report": its schedule begins when the process starts, so its ticks have no names in common: use one that names times, or set Spacing in the Guard's Job
+	// Output: lockcron: locktick: job "report": its schedule begins when the process starts, so
+	// its ticks have no names in common: use one that names times, or set Spacing in the Guard's
+	// Job
 }

@@ -3,7 +3,10 @@
 //
 //	nightly, err := cron.ParseStandard("0 3 * * *")
 //	…
-//	guard := locktick.Guard{Lock: lock.New(db), Job: lock.Job{ComponentName: "shop", JobName: "report"}}
+//	guard := locktick.Guard{
+//		Lock: lock.New(db),
+//		Job:  lock.Job{ComponentName: "shop", JobName: "report"},
+//	}
 //	job, err := lockcron.New(ctx, guard, nightly, report)
 //	…
 //	c := cron.New()
@@ -52,7 +55,8 @@ type Job struct {
 // The error says what is wrong with the guard or the schedule. One like "@every 1h" is refused,
 // since it begins when the process starts and its ticks have no names in common, unless the
 // guard's Job has Spacing, which should be a little less than the period.
-func New(ctx context.Context, guard locktick.Guard, schedule cron.Schedule, f func(ctx context.Context) error) (*Job, error) {
+func New(ctx context.Context, guard locktick.Guard, schedule cron.Schedule,
+	f func(ctx context.Context) error) (*Job, error) {
 	if schedule == nil {
 		return nil, errors.New("lockcron: there is no schedule")
 	}
@@ -118,8 +122,9 @@ func (j *Job) Run() {
 	if j.guard.Job.Spacing <= 0 {
 		if tick = j.fired(); tick.IsZero() {
 			about := j.guard.Job
+			err := errors.New("lockcron: cron has fired no tick: is the Job the schedule of its entry, too?")
 			j.guard.Tell(j.ctx, locktick.Result{ComponentName: about.ComponentName, JobName: about.JobName,
-				Outcome: locktick.Failed, Err: errors.New("lockcron: cron has fired no tick: is the Job the schedule of its entry, too?")})
+				Outcome: locktick.Failed, Err: err})
 			return
 		}
 	}

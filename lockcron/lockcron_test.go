@@ -176,8 +176,8 @@ func TestNew_summer_begins(t *testing.T) {
 	}
 }
 
-// What an entry costs doesn't grow with their number: cron is never asked for its entries, of which
-// it makes a copy each time.
+// What an entry costs doesn't grow with their number: cron is never asked for its entries, of
+// which it makes a copy each time.
 func TestNew_many_entries(t *testing.T) {
 	cost := map[int]uint64{} // in bytes, of an entry
 	for _, entries := range []int{100, 2000} {

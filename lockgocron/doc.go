@@ -1,16 +1,21 @@
-// Package lockgocron runs each tick of a github.com/go-co-op/gocron/v2 once over a fleet, where the
-// scheduler of every instance fires it: [Locker] is a gocron.Locker. [Elector] is a
+// Package lockgocron runs each tick of a github.com/go-co-op/gocron/v2 once over a fleet, where
+// the scheduler of every instance fires it: [Locker] is a gocron.Locker. [Elector] is a
 // gocron.Elector: one instance runs all jobs, while it leads.
 //
 //	nightly, err := lockgocron.Crontab("0 3 * * *", false, time.UTC)
 //	…
-//	locker, err := lockgocron.NewLocker(locktick.Guard{Lock: lock.New(db), Job: lock.Job{ComponentName: "shop"}})
+//	locker, err := lockgocron.NewLocker(locktick.Guard{
+//		Lock: lock.New(db),
+//		Job:  lock.Job{ComponentName: "shop"},
+//	})
 //	…
 //	err = locker.Schedule("report", nightly)
 //	…
-//	s, err := gocron.NewScheduler(gocron.WithLocation(time.UTC), gocron.WithDistributedLocker(locker))
+//	s, err := gocron.NewScheduler(gocron.WithLocation(time.UTC),
+//		gocron.WithDistributedLocker(locker))
 //	…
-//	_, err = s.NewJob(gocron.CronJob("0 3 * * *", false), gocron.NewTask(locker.Func("report", report)), gocron.WithName("report"))
+//	_, err = s.NewJob(gocron.CronJob("0 3 * * *", false),
+//		gocron.NewTask(locker.Func("report", report)), gocron.WithName("report"))
 //	…
 //	s.Start()
 //

@@ -59,7 +59,8 @@ func TestLocker_clocks(t *testing.T) {
 				defer close(over) // gocron waits for its jobs in a loop that doesn't let the bubble's time pass
 				time.Sleep(test.lasts)
 				synctest.Wait()
-				// The first two seconds are those of instances that begin at once with different ticks.
+				// The first two seconds are those of instances that begin at once with different
+				// ticks.
 				f.requireEachOnce(t, s, start.Add(6*time.Second), start.Add(test.lasts-5*time.Second))
 				require.Positive(t, f.told[locktick.AlreadyRun]+f.told[locktick.Running])
 			})

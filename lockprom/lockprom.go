@@ -139,8 +139,8 @@ func reason(e lock.Event) string {
 	return ""
 }
 
-// note notes what an event means for the gauges. It returns the labels of the job and, if the event
-// ends a hold, how long that was.
+// note notes what an event means for the gauges. It returns the labels of the job and, if the
+// event ends a hold, how long that was.
 func (m *Metrics) note(e lock.Event, now time.Time) (component, jobName string, held time.Duration, wasHeld bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -112,7 +112,8 @@ func requireSample(t *testing.T, sample string) {
 	require.Equal(t, sample, is, "go test -run README -update writes it")
 }
 
-// canceled is a context that ends as soon as something has been acquired in it, as if the process had died.
+// canceled is a context that ends as soon as something has been acquired in it, as if the process
+// had died.
 func canceled(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(time.Second, cancel)
@@ -262,7 +263,8 @@ func TestMetrics_Observe_failed(t *testing.T) {
 	}
 }
 
-// isFunc checks whether a lease counts as held, how many holds have ended, and after how many seconds in all.
+// isFunc checks whether a lease counts as held, how many holds have ended, and after how many
+// seconds in all.
 type isFunc = func(want ...string)
 
 func TestMetrics_Collect_lease(t *testing.T) {
@@ -360,7 +362,8 @@ func TestMetrics_Collect_Lock(t *testing.T) {
 	})
 }
 
-// TestMetrics_Observe_late: goroutines tell of what they did in another order than the database did it.
+// TestMetrics_Observe_late: goroutines tell of what they did in another order than the database
+// did it.
 func TestMetrics_Observe_late(t *testing.T) {
 	tell := func(m *lockprom.Metrics, kind lock.EventKind, call string, token int64) {
 		m.Observe(t.Context(), lock.Event{Kind: kind, Operation: call, ComponentName: "shop", JobName: "backup",

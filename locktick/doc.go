@@ -3,7 +3,8 @@
 // that a scheduler sends to all instances. It needs the standard library only. Packages lockcron
 // and lockgocron do the same for schedulers of others, with the [Guard] of this package.
 //
-//	guard := locktick.Guard{Lock: lock.New(db), Job: lock.Job{ComponentName: "shop", JobName: "report"}}
+//	job := lock.Job{ComponentName: "shop", JobName: "report"}
+//	guard := locktick.Guard{Lock: lock.New(db), Job: job}
 //	err := guard.Loop(ctx, locktick.Every(5*time.Minute), report) // until ctx ends
 //
 // Every instance runs this, and at 12:00, 12:05 and so on one of them calls report: the first to

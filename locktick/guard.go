@@ -37,14 +37,25 @@ type Outcome string
 
 // The outcomes.
 const (
-	Ran        Outcome = "ran"         // here; Result.Err is what the job returned, or what went wrong with its lock
-	AlreadyRun Outcome = "already run" // this tick, or a later one, or Spacing has not passed: an *lock.ErrAlreadyRun
-	Running    Outcome = "running"     // elsewhere, this tick or a later one: an *lock.ErrAlreadyRun
-	Held       Outcome = "held"        // the run of an earlier tick has not ended: an *lock.ErrUnauthorised
-	Disabled   Outcome = "disabled"    // an *lock.ErrDisabled
-	Ahead      Outcome = "ahead"       // not run: a clock is fast, and this schedule stands still here: an *lock.ErrTickAhead
-	Stopped    Outcome = "stopped"     // the context was cancelled before the run or during it, as in a shutdown
-	Failed     Outcome = "failed"      // not run here, and whether elsewhere is unknown
+	// Ran: it was run here. Result.Err is what the job returned, or what went wrong with its lock.
+	Ran Outcome = "ran"
+	// AlreadyRun: this tick or a later one has been run, or Spacing has not passed. Result.Err is an
+	// *lock.ErrAlreadyRun.
+	AlreadyRun Outcome = "already run"
+	// Running: this tick or a later one is being run elsewhere. Result.Err is an
+	// *lock.ErrAlreadyRun.
+	Running Outcome = "running"
+	// Held: the run of an earlier tick has not ended. Result.Err is an *lock.ErrUnauthorised.
+	Held Outcome = "held"
+	// Disabled: the job is. Result.Err is an *lock.ErrDisabled.
+	Disabled Outcome = "disabled"
+	// Ahead: it was not run, since it lies ahead of the database's clock: this instance's clock is
+	// fast. Result.Err is an *lock.ErrTickAhead.
+	Ahead Outcome = "ahead"
+	// Stopped: the context was cancelled before the run or during it, as in a shutdown.
+	Stopped Outcome = "stopped"
+	// Failed: it was not run here, and whether elsewhere is unknown.
+	Failed Outcome = "failed"
 )
 
 // Result is what has become of a tick on this instance, and why.

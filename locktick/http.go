@@ -47,9 +47,9 @@ func FromHeader(name string) TickOf {
 // known to have succeeded:
 //
 //	200 OK                     ran: here, and the job returned nil
-//	200 OK                     already run: this tick, by a Job with RetryFailed: it would be free if it had failed
+//	200 OK                     already run: this tick, if the Job has RetryFailed: it has not failed
 //	400 Bad Request            the request doesn't name its tick
-//	409 Conflict               already run, and what came of it isn't known; or a later tick has been run
+//	409 Conflict               already run: a later tick, or what came of it isn't known
 //	409 Conflict               disabled
 //	423 Locked                 running elsewhere; or held: an earlier run has not ended
 //	425 Too Early              ahead: the clock of who sent the request is fast

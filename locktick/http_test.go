@@ -17,7 +17,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
-// post sends the request of a scheduler for a tick, and returns the status, the outcome and the body.
+// post sends the request of a scheduler for a tick, and returns the status, the outcome and the
+// body.
 func post(t *testing.T, h http.Handler, tick string) (int, string, map[string]string) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/jobs/report", nil)
 	if tick != "" {

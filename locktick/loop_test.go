@@ -53,7 +53,8 @@ func TestGuard_Loop_clocks(t *testing.T) {
 						return ctx.Err()
 					}
 				})
-				// The instances begin at once, with different ticks: only one of these is run. The last ones are cut short.
+				// The instances begin at once, with different ticks: only one of these is run.
+				// The last ones are cut short.
 				first := test.every.Next(test.every.Next(start.Add(4 * time.Second)))
 				f.requireEachOnce(t, test.every, first, end.Add(-test.takes-time.Second))
 				require.Positive(t, f.told[locktick.AlreadyRun]+f.told[locktick.Running])

@@ -49,7 +49,8 @@ func (z zoned) Next(t time.Time) time.Time {
 		_, before := from.Zone()
 		_, after := change.Zone()
 		if after > before {
-			// By the old offset there is no hour that is left out. Its end is when it should have been.
+			// By the old offset there is no hour that is left out. Its end is when it should have
+			// been.
 			first := change.Add(-1)
 			if t.After(first) {
 				first = t

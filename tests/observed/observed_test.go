@@ -16,7 +16,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
-// isFunc checks whether a lease counts as held, how many holds have ended, and after how many seconds in all.
+// isFunc checks whether a lease counts as held, how many holds have ended, and after how many
+// seconds in all.
 type isFunc = func(leased bool, ended, seconds int)
 
 func job(componentID string) lock.Job {

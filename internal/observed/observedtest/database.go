@@ -16,11 +16,12 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// Driver is the name of the driver that Open uses: SQLite's, with [UnixEpoch] as its function unixepoch of one argument. The
-// tests' own package registers it.
+// Driver is the name of the driver that Open uses: SQLite's, with [UnixEpoch] as its function
+// unixepoch of one argument. The tests' own package registers it.
 const Driver = "sqlite with the clock of package time"
 
-// UnixEpoch replaces SQLite's, so that a bubble of package synctest has a database with the bubble's clock.
+// UnixEpoch replaces SQLite's, so that a bubble of package synctest has a database with the
+// bubble's clock.
 func UnixEpoch(args []driver.Value) (driver.Value, error) {
 	s, ok := args[0].(string)
 	switch {
