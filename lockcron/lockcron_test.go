@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -144,6 +145,7 @@ func TestNew_clocks(t *testing.T) {
 					require.Equal(t, 1, times, tick)
 				}
 				require.Positive(t, j.told[locktick.AlreadyRun]+j.told[locktick.Running])
+				require.Equal(t, slices.Max(test.skews) > time.Minute, j.told[locktick.Ahead] > 0)
 			})
 		})
 	}
@@ -365,10 +367,14 @@ func TestReport(t *testing.T) {
 		report(t.Context(), r)
 		r.Outcome, r.Err = locktick.Failed, errors.New("the database is away")
 		report(t.Context(), r)
+		r.Outcome, r.Err = locktick.Ahead, errors.New("a day")
+		report(t.Context(), r)
 	}
 	require.Equal(t, `quiet: tick failed, error=the database is away, component=shop, job=report, tick=2000-03-01T00:00:00Z
+quiet: tick ahead, error=a day, component=shop, job=report, tick=2000-03-01T00:00:00Z
 tick ran, component=shop, job=report, tick=2000-03-01T00:00:00Z
 tick held, component=shop, job=report, tick=2000-03-01T00:00:00Z, reason=another has it
 tick failed, error=the database is away, component=shop, job=report, tick=2000-03-01T00:00:00Z
+tick ahead, error=a day, component=shop, job=report, tick=2000-03-01T00:00:00Z
 `, out.String())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -63,6 +64,7 @@ func TestLocker_clocks(t *testing.T) {
 				// ticks.
 				f.requireEachOnce(t, s, start.Add(6*time.Second), start.Add(test.lasts-5*time.Second))
 				require.Positive(t, f.told[locktick.AlreadyRun]+f.told[locktick.Running])
+				require.Equal(t, slices.Max(clocks) > time.Minute, f.told[locktick.Ahead] > 0)
 			})
 		})
 	}

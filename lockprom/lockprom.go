@@ -56,7 +56,7 @@ const other = "_other"
 
 // Metrics is a [prometheus.Collector] of what the observers of locks are told. Make it with [New];
 // its methods are safe for concurrent use. The Locks of one table share one: a registry refuses a
-// second. Locks of several tables need one each, registered with [prometheus.WrapRegistererWith]
+// second. Locks of several tables need one each, all registered with [prometheus.WrapRegistererWith]
 // under a label that tells them apart.
 type Metrics struct {
 	events *prometheus.CounterVec

@@ -459,6 +459,15 @@ func TestMetrics_Collect_last_attempt(t *testing.T) {
 	})
 }
 
+// Two of one registry would overwrite each other.
+func TestNew_twice(t *testing.T) {
+	require.ErrorAs(t, registered(t, lockprom.New()).Register(lockprom.New()), &prometheus.AlreadyRegisteredError{})
+	both := registered(t)
+	for _, table := range []string{"locks", "other"} {
+		require.NoError(t, prometheus.WrapRegistererWith(prometheus.Labels{"lock_table": table}, both).Register(lockprom.New()))
+	}
+}
+
 func TestMaxJobs(t *testing.T) {
 	m := lockprom.New()
 	for i := range lockprom.MaxJobs + 5 {
