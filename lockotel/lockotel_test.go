@@ -489,7 +489,8 @@ func TestObserver_Observe_Lock(t *testing.T) {
 	})
 }
 
-// TestObserver_Observe_late: goroutines tell of what they did in another order than the database did it.
+// TestObserver_Observe_late: goroutines tell of what they did in another order than the database
+// did it.
 func TestObserver_Observe_late(t *testing.T) {
 	type told struct {
 		kind  lock.EventKind
@@ -596,7 +597,8 @@ func TestObserver_concurrent(t *testing.T) {
 	require.Equal(t, 3, strings.Count(s.metrics(), "} 0{lease}\n"))
 }
 
-// BenchmarkObserve is what a call of the lock waits for, with an SDK that drops the spans that it gets.
+// BenchmarkObserve is what a call of the lock waits for, with an SDK that drops the spans that it
+// gets.
 func BenchmarkObserve(b *testing.B) {
 	l := observedtest.Open(b).Observed(b, nil)
 	if err := l.Lock("shop", "b", "backup", "2", 0); err != nil {

@@ -10,7 +10,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// call makes the span of a call that has ended, and returns a context in which it is the span; or ctx if the call has none.
+// call makes the span of a call that has ended, and returns a context in which it is the span; or
+// ctx if the call has none.
 func (o *Observer) call(ctx context.Context, e lock.Event, now time.Time) context.Context {
 	if e.Kind == lock.Renewed {
 		return ctx
@@ -21,8 +22,9 @@ func (o *Observer) call(ctx context.Context, e lock.Event, now time.Time) contex
 	return ctx
 }
 
-// hold makes the span of a hold that has ended, and returns a context in which it is the span. Where the hold ended has
-// nothing to do with where its span belongs: a lock may be taken in one request and given back in another.
+// hold makes the span of a hold that has ended, and returns a context in which it is the span.
+// Where the hold ended has nothing to do with where its span belongs: a lock may be taken in one
+// request and given back in another.
 func (o *Observer) hold(ctx context.Context, e lock.Event, h hold, now time.Time) context.Context {
 	attrs := append(attributes(e), identities(e)...)
 	ctx, span := o.tracer.Start(trace.ContextWithSpanContext(ctx, h.Tag), "lock.Hold",
