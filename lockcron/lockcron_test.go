@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -341,7 +342,7 @@ func TestJob_Run_database(t *testing.T) {
 		_, err = db.Exec("UPDATE locks SET lock_time = lock_time - INTERVAL '2 hours'")
 		require.NoError(t, err)
 		r = fires(t, l, j, noon.Add(3*time.Hour), func(ctx context.Context) error {
-			if lock.LeaseFrom(ctx).TakenFrom().ComponentID != "dead" {
+			if !strings.HasPrefix(lock.LeaseFrom(ctx).TakenFrom().ComponentID, "dead/") {
 				return errors.New("it was not taken over")
 			}
 			return nil

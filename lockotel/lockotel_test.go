@@ -122,7 +122,7 @@ func attributes(all []attribute.KeyValue) string {
 	slices.SortFunc(all, func(a, b attribute.KeyValue) int { return cmp.Compare(a.Key, b.Key) })
 	var pairs []string
 	for _, a := range all {
-		pairs = append(pairs, string(a.Key)+"="+a.Value.String())
+		pairs = append(pairs, string(a.Key)+"="+a.Value.Emit())
 	}
 	return "{" + strings.Join(pairs, " ") + "}"
 }
@@ -333,7 +333,7 @@ func TestObserver_Observe_status(t *testing.T) {
 			of := attribute.NewSet(span.Attributes()...)
 			text := func(key attribute.Key) string {
 				v, _ := of.Value(key)
-				return v.String()
+				return v.Emit()
 			}
 			reason := text("lock.refusal.reason") + text("lock.loss.reason")
 			require.Equal(t, c.reason, reason)
@@ -397,7 +397,7 @@ func TestObserver_Observe_exemplar(t *testing.T) {
 			for _, p := range h.DataPoints {
 				name, _ := p.Attributes.Value("lock.operation.name")
 				require.Len(t, p.Exemplars, 1)
-				found[m.Name+" "+name.String()] = trace.SpanID(p.Exemplars[0].SpanID).String()
+				found[m.Name+" "+name.Emit()] = trace.SpanID(p.Exemplars[0].SpanID).String()
 			}
 		}
 	}

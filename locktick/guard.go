@@ -2,7 +2,6 @@ package locktick
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,8 +17,7 @@ type Guard struct {
 	Lock *lock.Lock
 
 	// Job is what the lock is asked for with each tick. It must have a JobName that belongs to
-	// this job alone, and neither a JobID nor a Tick, which the Guard fills in. Unless ComponentID
-	// is "", something random is added to it for each run.
+	// this job alone, and neither a JobID nor a Tick, which the Guard fills in.
 	Job lock.Job
 
 	// Report, unless nil, is told the outcome of each tick before the call returns, from several
@@ -107,10 +105,6 @@ func (g Guard) run(ctx context.Context, tick time.Time, f func(ctx context.Conte
 	}
 	job := g.Job
 	job.Tick = tick
-	if job.ComponentID != "" {
-		// An instance that fires a tick twice is refused like any other.
-		job.ComponentID += "/" + rand.Text()[:8]
-	}
 	began := false
 	err := g.Lock.Run(ctx, job, func(ctx context.Context) error {
 		began = true
