@@ -333,7 +333,7 @@ func TestObserver_Observe_status(t *testing.T) {
 			of := attribute.NewSet(span.Attributes()...)
 			text := func(key attribute.Key) string {
 				v, _ := of.Value(key)
-				return v.Emit()
+				return v.AsString()
 			}
 			reason := text("lock.refusal.reason") + text("lock.loss.reason")
 			require.Equal(t, c.reason, reason)
@@ -397,7 +397,7 @@ func TestObserver_Observe_exemplar(t *testing.T) {
 			for _, p := range h.DataPoints {
 				name, _ := p.Attributes.Value("lock.operation.name")
 				require.Len(t, p.Exemplars, 1)
-				found[m.Name+" "+name.Emit()] = trace.SpanID(p.Exemplars[0].SpanID).String()
+				found[m.Name+" "+name.AsString()] = trace.SpanID(p.Exemplars[0].SpanID).String()
 			}
 		}
 	}
