@@ -70,7 +70,7 @@ var cases = []struct {
 	}},
 	{"a run commits what it has written, with Check", func(t *testing.T, b bench, component string) {
 		run := "of " + component
-		job := lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1", MaxDuration: time.Hour}
+		job := lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1", TTL: time.Hour}
 		require.NoError(t, b.l.Run(patient(t), job, func(ctx context.Context) error {
 			lease := lock.LeaseFrom(ctx)
 			if err := lease.Renew(ctx); err != nil {
@@ -86,7 +86,7 @@ var cases = []struct {
 	}},
 	{"until the transaction of a Check ends, nobody can take over", func(t *testing.T, b bench, component string) {
 		ctx := patient(t)
-		lease, err := b.l.Acquire(ctx, lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1", MaxDuration: time.Hour})
+		lease, err := b.l.Acquire(ctx, lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1", TTL: time.Hour})
 		require.NoError(t, err)
 		require.NoError(t, b.transact(ctx, func(tx lock.Transaction, _ func(string) error) error {
 			if err := lease.Check(ctx, tx); err != nil {
@@ -101,7 +101,7 @@ var cases = []struct {
 	}},
 	{"a run that has lost its lock can't commit", func(t *testing.T, b bench, component string) {
 		ctx, run := patient(t), "of "+component
-		lease, err := b.l.Acquire(ctx, lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1", MaxDuration: time.Hour})
+		lease, err := b.l.Acquire(ctx, lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1", TTL: time.Hour})
 		require.NoError(t, err)
 		b.age(t, component, 2*time.Hour)
 		require.NoError(t, b.l.Lock(component, "b", "job", "2", time.Hour))
@@ -131,7 +131,7 @@ var cases = []struct {
 		all = slices.DeleteFunc(all, func(s lock.Status) bool { return s.ComponentName != component })
 		require.Len(t, all, 2)
 		require.Equal(t, "held", all[0].JobName)
-		require.Equal(t, status.Token, all[0].Token)
+		require.Equal(t, status.Holder.LockTime, all[0].Holder.LockTime)
 		require.Equal(t, "idle", all[1].JobName)
 		require.False(t, all[1].Locked || all[1].Enabled)
 

@@ -23,7 +23,7 @@ func TestBunPutsInTheArgumentsItself(t *testing.T) {
 	db := bun.NewDB(newDatabase(t).open(t, "pgx"), pgdialect.New())
 	require.ErrorContains(t, lock.New(db).Lock("shop", "a", "job", "1", time.Hour), "expected 5 arguments, got 0")
 
-	lease, err := lock.New(db.DB).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job", MaxDuration: time.Hour})
+	lease, err := lock.New(db.DB).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job", TTL: time.Hour})
 	require.NoError(t, err)
 	tx, err := db.BeginTx(ctx, nil)
 	require.NoError(t, err)
@@ -36,7 +36,7 @@ func TestCheckRefusesWhatIsNoTransaction(t *testing.T) {
 	ctx := patient(t)
 	p := newDatabase(t)
 	db := openSQLX(t, p)
-	lease, err := lock.New(db).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job", MaxDuration: time.Hour})
+	lease, err := lock.New(db).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job", TTL: time.Hour})
 	require.NoError(t, err)
 	require.ErrorContains(t, lease.Check(ctx, db), "a *sqlx.DB is not a transaction")
 	require.ErrorContains(t, lease.Check(ctx, db.DB), "a *sql.DB is not a transaction")
@@ -58,7 +58,7 @@ func TestAPoolOfOneConnection(t *testing.T) {
 	defer pool.Close()
 	db := stdlib.OpenDBFromPool(pool)
 	defer db.Close()
-	job := lock.Job{ComponentName: "shop", JobName: "job", MaxDuration: time.Hour}
+	job := lock.Job{ComponentName: "shop", JobName: "job", TTL: time.Hour}
 	lease, err := lock.New(db).Acquire(ctx, job)
 	require.NoError(t, err)
 	_, err = pool.Exec(ctx, "SELECT 1") // pgx's own, beside the lease

@@ -73,7 +73,7 @@ func TestALeaseOutlivesItsConnections(t *testing.T) {
 			db := b.place(direct).open(t, m.driver, m.params...)
 			db.SetMaxOpenConns(1)
 			ctx := patient(t)
-			lease, err := lock.New(db).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: m.name, MaxDuration: time.Hour})
+			lease, err := lock.New(db).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: m.name, TTL: time.Hour})
 			require.NoError(t, err)
 			backend := func() (pid int) {
 				require.NoError(t, db.QueryRow("SELECT pg_backend_pid()").Scan(&pid))

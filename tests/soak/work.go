@@ -218,7 +218,7 @@ func (w *worker) lock(job, run string) {
 // runJob keeps a lock for so long that it has to be renewed, and commits a result that only its holder may.
 func (w *worker) runJob(job, run string, wait time.Duration) {
 	w.expect(w.l.Run(context.Background(), lock.Job{ComponentName: component, ComponentID: w.id, JobName: job, JobID: run,
-		MaxDuration: longest, Wait: wait, Poll: 200 * time.Millisecond}, func(ctx context.Context) error {
+		TTL: longest, Wait: wait, Poll: 200 * time.Millisecond}, func(ctx context.Context) error {
 		select {
 		case <-time.After(longest/2 + rand.N(longest/2)):
 		case <-ctx.Done():
