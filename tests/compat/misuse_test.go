@@ -21,7 +21,7 @@ import (
 func TestBunPutsInTheArgumentsItself(t *testing.T) {
 	ctx := patient(t)
 	db := bun.NewDB(newDatabase(t).open(t, "pgx"), pgdialect.New())
-	require.ErrorContains(t, lock.New(db).Lock("shop", "a", "job", "1", time.Hour), "expected 5 arguments, got 0")
+	require.ErrorContains(t, lock.New(db).Lock("shop", "a", "job", "1", time.Hour), "expected 8 arguments, got 0")
 
 	lease, err := lock.New(db.DB).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job", TTL: time.Hour})
 	require.NoError(t, err)
