@@ -15,7 +15,7 @@ import (
 )
 
 // checkTimeout bounds the search for an order of one job's calls. It is exponential at worst.
-const checkTimeout = time.Minute
+const checkTimeout = 5 * time.Minute
 
 // A Violation is what no lock may do.
 type Violation struct {
@@ -78,8 +78,19 @@ func Check(history []Op, written []Written) Verdict {
 	return v
 }
 
-// counts says whether o is an operation on its own, and not an attempt of one, or something that was noted beside it.
-func (o Op) counts() bool { return o.Parent == 0 && o.Kind != Trust && o.Kind != Renewed }
+// counts reports whether o is an operation on its own, and not an attempt of one, or something that was noted beside it.
+func (o Op) counts() bool {
+	return o.Parent == 0 && o.Kind != Trust && o.Kind != Renewed && o.Kind != Ended
+}
+
+// looks reports whether o changes nothing.
+func (o Op) looks() bool {
+	switch o.Kind {
+	case Status, Write, Renewed, held, gone:
+		return true
+	}
+	return o.Result == Refused || o.Result == JobDisabled || o.Result == Nothing
+}
 
 func returned(history []Op, at int64) (n int) {
 	for _, o := range history {
@@ -134,11 +145,17 @@ func linear(ops []Op, committed map[int64]bool) []Op {
 	var kept []Op
 	for _, o := range ops {
 		switch o.Kind {
-		case Trust:
+		case Trust, Ended:
 			continue
 		case Renewed, Status:
 			if o.Result != OK {
 				continue
+			}
+		case Release:
+			if o.Result == OK && o.Doubt {
+				o.Kind = gone
+				kept = append(kept, o)
+				o.Kind = held
 			}
 		case Write:
 			// The table says what became of it.
@@ -216,7 +233,7 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 	}
 	for i := len(short) - 1; i >= 0; i-- {
 		o := short[i]
-		if o.Result == Refused || o.Result == JobDisabled || o.Result == Nothing || o.Kind == Status || o.Kind == Renewed || o.Kind == Write {
+		if o.looks() {
 			if rest := slices.Delete(slices.Clone(short), i, i+1); illegal(rest) {
 				short = rest
 			}
@@ -264,7 +281,7 @@ func until(ops []Op, at int64) (kept []Op) {
 		case o.Call > at:
 			continue
 		case o.Return > at && o.Result != Unknown:
-			if o.Result != OK || o.Kind == Status || o.Kind == Write || o.Kind == Renewed {
+			if o.Result != OK || o.looks() {
 				continue
 			}
 			o.Result, o.Return, o.Before = Unknown, forever, forever

@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,17 +34,24 @@ type Client struct {
 	Goroutines int
 	Pool       int
 	Seed       uint64
-	Duration   time.Duration
 	Variant    string // "" for the library as it is
 }
 
 // A Job is one that clients compete for. All state the same longest duration.
 type Job struct {
 	Name string
-	Max  time.Duration
+	Max  time.Duration // 0: the lock never expires
 }
 
-// Main runs a client if the process is to be one, and says whether it was. It belongs at the beginning of main.
+// ttl is Max as a lease takes it.
+func (j Job) ttl() time.Duration {
+	if j.Max == 0 {
+		return lock.Forever
+	}
+	return j.Max
+}
+
+// Main runs a client if the process is to be one, and reports whether it was. It belongs at the beginning of main.
 func Main() bool {
 	text := os.Getenv(clientEnv)
 	if text == "" {
@@ -60,7 +69,7 @@ func Main() bool {
 	return true
 }
 
-// Run calls until the time is up.
+// Run calls until its standard input ends, and writes a byte to its standard output for each operation.
 func (c Client) Run(ctx context.Context) error {
 	log, err := NewLog(c.Log, c.Number)
 	if err != nil {
@@ -77,8 +86,12 @@ func (c Client) Run(ctx context.Context) error {
 	defer db.Close()
 	db.SetMaxOpenConns(c.Pool)
 	db.SetMaxIdleConns(c.Pool)
-	ctx, cancel := context.WithTimeout(ctx, c.Duration)
-	defer cancel()
+	log.progress = os.Stdout
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer cancel()
+		io.Copy(io.Discard, os.Stdin)
+	}()
 	var all sync.WaitGroup
 	for i := range c.Goroutines {
 		w := &worker{Client: c, log: log, db: db, old: v.old, id: c.Number*1000 + i, r: rand.New(rand.NewPCG(c.Seed, uint64(i)))}
@@ -110,9 +123,14 @@ type worker struct {
 	token atomic.Int64 // of the last acquisition
 }
 
-func (w *worker) observe(_ context.Context, e lock.Event) {
-	if e.Call == "Lock" || e.Call == "Acquire" {
+func (w *worker) observe(ctx context.Context, e lock.Event) {
+	switch {
+	case e.Operation == "Lock" || e.Operation == "Acquire":
 		w.token.Store(e.Token)
+	case e.Kind == lock.Lost:
+		op := ctx.Value(callerKey{}).(caller).op
+		ended := w.log.Begin(Op{Client: w.id, Kind: Ended, Job: op.Job, Owner: op.Owner, Max: op.Max, Lease: e.Token, Result: OK, Why: e.Err.Error()})
+		w.log.End(ended)
 	}
 }
 
@@ -168,7 +186,7 @@ func (w *worker) end(o *Op, err error) {
 	var held *lock.ErrUnauthorised
 	if errors.As(err, &held) {
 		h := held.Holder()
-		o.Holder, o.LockTime, o.Age = h.ComponentID+"/"+h.JobID, h.Since.UnixMicro(), h.Age.Microseconds()
+		o.Holder, o.LockTime, o.Age = h.ComponentID+"/"+h.JobID, h.LockTime.UnixMicro(), h.Age.Microseconds()
 	}
 	var disabled *lock.ErrDisabled
 	switch {
@@ -176,11 +194,10 @@ func (w *worker) end(o *Op, err error) {
 		o.Result = OK
 	case errors.Is(err, lock.ErrOutcomeUnknown), errors.As(err, new(lostCommit)):
 		o.Result = Unknown
+	case o.Kind == Acquire && late(err):
+		o.Result = Unknown
 	case errors.Is(err, lock.ErrLost):
 		o.Result = Lost
-		if o.Kind == Acquire {
-			o.Result = Unknown // it was granted too late, and released again
-		}
 	case held != nil:
 		o.Result = Refused
 	case errors.As(err, &disabled):
@@ -249,7 +266,7 @@ func (w *worker) status(job Job) {
 	w.call(Op{Kind: Status, Job: job.Name}, func(ctx context.Context, o *Op) error {
 		s, err := w.l.Status(ctx, component, job.Name)
 		if err == nil {
-			o.Enabled, o.Locked, o.LockTime = s.Enabled, s.Locked, s.Holder.Since.UnixMicro()
+			o.Enabled, o.Locked, o.LockTime = s.Enabled, s.Locked, s.Holder.LockTime.UnixMicro()
 			if s.Holder.ComponentID != "" {
 				o.Holder = s.Holder.ComponentID + "/" + s.Holder.JobID
 			}
@@ -266,7 +283,7 @@ func (w *worker) force(job Job) {
 	if err != nil || !s.Locked || job.Max > 0 && w.r.IntN(4) > 0 {
 		return
 	}
-	w.call(Op{Kind: Force, Job: job.Name, Owner: s.Holder.ComponentID + "/" + s.Holder.JobID}, func(ctx context.Context, _ *Op) error {
+	w.call(Op{Kind: Force, Job: job.Name, Owner: s.Holder.ComponentID + "/" + s.Holder.JobID, Lease: s.Holder.LockTime.UnixMicro()}, func(ctx context.Context, _ *Op) error {
 		return w.l.ForceRelease(ctx, component, job.Name, s.Holder)
 	})
 }
@@ -295,24 +312,24 @@ func (w *worker) lease(job Job) {
 	cid, jid := w.newRun()
 	ctx, cancel, o, token := w.acquiring(job, cid+"/"+jid)
 	defer cancel()
-	late := time.AfterFunc(callTimeout, cancel)
-	asked := lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid, MaxDuration: job.Max}
+	timeout := time.AfterFunc(callTimeout, cancel)
+	asked := lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid, TTL: job.ttl()}
 	if w.r.IntN(8) == 0 {
 		asked.Wait, asked.Poll = upTo(w.r, 100*time.Millisecond)+1, 20*time.Millisecond
 	}
 	lease, err := w.l.Acquire(ctx, asked)
 	if err == nil {
-		late.Stop()
+		timeout.Stop()
 		token.Store(lease.Token())
 		o.Token = lease.Token()
 	}
 	w.end(o, err)
 	if err != nil {
-		w.late(o, err)
+		w.givenBack(o, err)
 		return
 	}
 	t := &tenure{w, job, o.Owner, lease}
-	t.work(lease.Context())
+	t.work()
 	if w.r.IntN(5) == 0 && job.Max > 0 {
 		return // it dies
 	}
@@ -321,11 +338,17 @@ func (w *worker) lease(job Job) {
 	})
 }
 
-// late records the release that is a part of an Acquire which was granted too late: it may have been as early as the call.
-func (w *worker) late(acquire *Op, err error) {
-	if errors.Is(err, lock.ErrLost) {
+// late reports whether an Acquire that failed may have been granted too late, and given back.
+func late(err error) bool { return errors.Is(err, lock.ErrLost) || errors.Is(err, context.Canceled) }
+
+// givenBack records the release that is a part of an Acquire which was granted too late: it may have been as early as the call.
+func (w *worker) givenBack(acquire *Op, err error) {
+	if late(err) {
 		release := w.log.Begin(Op{Client: w.id, Kind: Release, Job: acquire.Job, Owner: acquire.Owner})
 		release.Call, release.Since, release.Result = acquire.Call, acquire.Since, Unknown
+		if errors.Is(err, lock.ErrLost) && !strings.Contains(err.Error(), "\n") {
+			release.Result = OK // a release that fails is a second line
+		}
 		w.log.End(release)
 	}
 }
@@ -335,32 +358,32 @@ func (w *worker) runJob(job Job) {
 	ctx, cancel, o, token := w.acquiring(job, cid+"/"+jid)
 	defer cancel()
 	var release *Op
-	err := w.l.Run(ctx, lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid, MaxDuration: job.Max}, func(ctx context.Context) error {
+	err := w.l.Run(ctx, lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid, TTL: job.ttl()}, func(ctx context.Context) error {
 		lease := lock.LeaseFrom(ctx)
 		token.Store(lease.Token())
 		o.Token = lease.Token()
 		w.end(o, nil)
 		t := &tenure{w, job, o.Owner, lease}
-		t.work(ctx)
+		t.work()
 		release = w.log.Begin(t.op(Release))
 		return nil
 	})
 	switch {
 	case release == nil:
 		w.end(o, err)
-		w.late(o, err)
-	case err != nil:
+		w.givenBack(o, err)
+	case errors.Is(err, lock.ErrLost):
 		release.Result = Unknown // it says more than one thing
 		w.log.End(release)
 	default:
-		w.end(release, nil)
+		w.end(release, err)
 	}
 }
 
 // work does what a job does: it writes, renews, and now and then takes too long.
-func (t *tenure) work(ctx context.Context) {
+func (t *tenure) work() {
 	for range t.r.IntN(4) {
-		t.probe(ctx)
+		t.probe()
 		switch t.r.IntN(4) {
 		case 0, 1:
 			t.write()
@@ -379,15 +402,13 @@ func (t *tenure) work(ctx context.Context) {
 	}
 }
 
-// probe notes that the lease is trusted. A process that was stopped hears of the end of its lease as soon as it goes on, but not
-// before its next instruction: so the probe waits for a moment in which it was not stopped.
-func (t *tenure) probe(ctx context.Context) {
+// probe notes that the lease is trusted.
+func (t *tenure) probe() {
 	o := t.op(Trust)
 	o.Client = t.id
 	noted := t.log.Begin(o)
-	time.Sleep(10 * time.Millisecond)
 	noted.Result = Failed
-	if ctx.Err() == nil && monotonic()-noted.Call < int64(100*time.Millisecond) {
+	if t.lease.Err() == nil {
 		noted.Result = OK
 	}
 	t.log.End(noted)

@@ -3,6 +3,7 @@
 package torture
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -11,42 +12,39 @@ import (
 	"time"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/crdbtest"
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
 // settings are those of a server that loses nothing. There are few connections, so that they can be exhausted.
 var settings = []string{"synchronous_commit=on", "fsync=on", "max_connections=80", "deadlock_timeout=200ms"}
 
-// A cluster is a primary, at times with a standby, and the networks of the client processes to the primary.
+// A cluster is the servers, and the networks of the client processes to them: a primary, at times with a standby, or the nodes of
+// CockroachDB.
 type cluster struct {
-	url              string // of a server of somebody else's; there is no primary then
 	primary, standby *pgtest.Server
+	nodes            *crdbtest.Cluster
 	networks         []*Network
 }
 
-// startCluster starts a server, unless one is named.
-func startCluster(external string, networks int) (c *cluster, err error) {
-	c = &cluster{url: external}
+// startCluster starts a PostgreSQL, or so many nodes of CockroachDB.
+func startCluster(nodes, networks int) (c *cluster, err error) {
+	c = &cluster{}
 	defer func() {
 		if err != nil {
 			c.Close()
 		}
 	}()
-	var target string
-	if external == "" {
-		if c.primary, err = pgtest.Start(settings...); err != nil {
-			return c, err
-		}
-		target = address(c.primary)
+	if nodes > 0 {
+		c.nodes, err = crdbtest.Start(nodes)
 	} else {
-		u, err := url.Parse(external)
-		if err != nil {
-			return c, err
-		}
-		target = u.Host
+		c.primary, err = pgtest.Start(settings...)
 	}
-	for range networks {
-		n, err := NewNetwork(target)
+	if err != nil {
+		return c, err
+	}
+	for i := range networks {
+		n, err := NewNetwork(c.target(i))
 		if err != nil {
 			return c, err
 		}
@@ -64,37 +62,57 @@ func (c *cluster) Close() {
 			s.Close()
 		}
 	}
+	if c.nodes != nil {
+		c.nodes.Close()
+	}
+}
+
+// target returns where a network leads to: clients are spread over the nodes.
+func (c *cluster) target(network int) string {
+	if c.nodes != nil {
+		return c.nodes.Nodes[network%len(c.nodes.Nodes)].Addr
+	}
+	return address(c.primary)
 }
 
 func address(s *pgtest.Server) string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
 
-// direct is the URL of the primary, dsn the one of a client through a network.
-func (c *cluster) direct() string {
-	if c.primary == nil {
-		return c.url
+// direct returns the URLs of the servers, dsn that of a client through a network.
+func (c *cluster) direct() (urls []string) {
+	if c.nodes == nil {
+		return []string{c.primary.DSN("connect_timeout=2")}
 	}
-	return c.primary.DSN("connect_timeout=2")
+	for _, n := range c.nodes.Nodes {
+		urls = append(urls, n.DSN("connect_timeout=2"))
+	}
+	return urls
 }
 
 func (c *cluster) dsn(network int) string {
-	u, err := url.Parse(c.direct())
+	u, err := url.Parse(c.direct()[0])
 	if err != nil {
-		panic(err) // it was parsed before
+		panic(err)
 	}
 	u.Host = c.networks[network].Addr()
 	return u.String()
 }
 
-// admin runs f with direct connections to the primary, once it takes them: it may be recovering from a fault.
+// admin runs f with direct connections to a server, once one answers: they may be recovering from a fault.
 func (c *cluster) admin(f func(db *sql.DB) error) error {
-	db, err := sql.Open("pgx", c.direct())
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if err := db.Ping(); err == nil || time.Now().After(deadline) {
-			return f(db)
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		for _, dsn := range c.direct() {
+			db, err := sql.Open("pgx", dsn)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			err = db.QueryRowContext(ctx, "SELECT 1").Scan(new(int))
+			cancel()
+			if err == nil || time.Now().After(deadline) {
+				defer db.Close()
+				return f(db)
+			}
+			db.Close()
 		}
 	}
 }
@@ -103,27 +121,32 @@ func (c *cluster) createTables() error {
 	return c.admin(func(db *sql.DB) error {
 		lock.New(db)
 		_, err := db.Exec("CREATE TABLE IF NOT EXISTS writes (id BIGSERIAL PRIMARY KEY, job TEXT, token BIGINT, op BIGINT)")
-		return err
+		if err != nil || c.nodes == nil {
+			return err
+		}
+		// What has one replica would be away with its node.
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			var fewest int
+			err := db.QueryRow("SELECT min(array_length(replicas, 1)) FROM crdb_internal.ranges_no_leases").Scan(&fewest)
+			if fewest == len(c.nodes.Nodes) {
+				return nil
+			}
+			if time.Now().After(deadline) {
+				return errors.Join(fmt.Errorf("a range has %d replicas", fewest), err)
+			}
+		}
 	})
 }
 
-// written reads what fenced transactions of a round have committed.
-func (c *cluster) written(jobs []Job) (all []Written, err error) {
-	names := map[string]bool{}
-	for _, j := range jobs {
-		names[j.Name] = true
+// written reads what fenced transactions have committed for the jobs of a round, in the order of the commits.
+func (c *cluster) written(aJob string) (all []Written, err error) {
+	order := "id"
+	if c.nodes != nil {
+		order = "crdb_internal_mvcc_timestamp" // its serials are in another order
 	}
 	err = c.admin(func(db *sql.DB) error {
-		// CockroachDB's serials are not in the order of the commits.
-		var version string
-		if err := db.QueryRow("SELECT version()").Scan(&version); err != nil {
-			return err
-		}
-		order := "id"
-		if strings.HasPrefix(version, "CockroachDB") {
-			order = "crdb_internal_mvcc_timestamp"
-		}
-		rows, err := db.Query("SELECT job, token, op FROM writes ORDER BY " + order)
+		rows, err := db.Query("SELECT job, token, op FROM writes WHERE job LIKE $1 ORDER BY "+order,
+			aJob[:strings.LastIndexByte(aJob, '/')+1]+"%")
 		if err != nil {
 			return err
 		}
@@ -133,19 +156,23 @@ func (c *cluster) written(jobs []Job) (all []Written, err error) {
 			if err := rows.Scan(&w.Job, &w.Token, &w.Op); err != nil {
 				return err
 			}
-			if names[w.Job] {
-				all = append(all, w)
-			}
+			all = append(all, w)
 		}
 		return rows.Err()
 	})
 	return all, err
 }
 
-// forget deletes what another round has left: its jobs may have the same names.
-func (c *cluster) forget() error {
+// settle ends what clients have left behind in the database, which may still be at work.
+func (c *cluster) settle() error {
+	if c.primary == nil {
+		return nil
+	}
 	return c.admin(func(db *sql.DB) error {
-		_, err := db.Exec("TRUNCATE locks, writes")
+		if _, err := db.Exec("ALTER DATABASE postgres SET default_transaction_isolation = 'read committed'"); err != nil {
+			return err
+		}
+		_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'")
 		return err
 	})
 }
@@ -166,14 +193,14 @@ func (c *cluster) addStandby(synchronous bool, more ...string) (err error) {
 				return err
 			}
 		}
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 			var ready bool
 			err := db.QueryRow("SELECT EXISTS (SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = $1)", state).Scan(&ready)
 			if ready {
 				return nil
 			}
 			if time.Now().After(deadline) {
-				return errors.Join(fmt.Errorf("the standby is not %s within 20 s", state), err)
+				return errors.Join(fmt.Errorf("the standby is not %s within two minutes", state), err)
 			}
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"slices"
@@ -36,8 +37,12 @@ const (
 	Force   Kind = "ForceRelease"
 	Status  Kind = "Status"
 	Write   Kind = "Write" // a transaction with Lease.Check in it
-	Trust   Kind = "Trust" // a look at the lease's context, which had not ended
-	end     Kind = "end"   // of the history, see model.go
+	Trust   Kind = "Trust" // a look at Lease.Err, which was nil
+	Ended   Kind = "Ended" // what the observer was told of a lost lease
+
+	held Kind = "held" // what becomes of a Release in doubt, see model.go
+	gone Kind = "gone"
+	end  Kind = "end" // of the history
 )
 
 // Result is what a call came to.
@@ -64,7 +69,8 @@ type Op struct {
 	Job    string `json:"job"`
 	Owner  string `json:"owner,omitempty"` // both IDs
 	Max    int64  `json:"max,omitempty"`   // the longest duration, in microseconds
-	Lease  int64  `json:"lease,omitempty"` // its token
+	Lease  int64  `json:"lease,omitempty"` // its token; of a ForceRelease the lock_time that it names
+	Doubt  bool   `json:"-"`               // a Release: an attempt before the last may have taken effect
 
 	// CLOCK_MONOTONIC, which all processes of a machine share, in nanoseconds.
 	Call   int64 `json:"call"`
@@ -133,6 +139,8 @@ type Log struct {
 	client int
 	last   atomic.Int64
 
+	progress io.Writer // nil, or it gets a byte for each operation
+
 	mu sync.Mutex
 	f  *os.File
 }
@@ -156,6 +164,9 @@ func (l *Log) Begin(o Op) *Op {
 func (l *Log) End(o *Op) {
 	o.Before, o.Return = wall(), monotonic()
 	l.write(*o)
+	if l.progress != nil && o.counts() {
+		l.progress.Write([]byte{'.'})
+	}
 }
 
 // attempt records that a statement was sent on behalf of o and nobody knows what came of it.
@@ -200,11 +211,33 @@ func ReadHistory(paths ...string) ([]Op, error) {
 			return nil, err
 		}
 	}
+	// What is in doubt of the releases of a lease, from its first attempt on.
+	type doubt struct {
+		first Op
+		lost  bool
+	}
+	doubts := map[string]doubt{}
+	for _, o := range ops {
+		if d := doubts[o.Owner]; o.Kind == Release {
+			if o.open() && (d.first.Call == 0 || o.Call < d.first.Call) {
+				d.first = o
+			}
+			d.lost = d.lost || o.Result == Lost
+			doubts[o.Owner] = d
+		}
+	}
 	var all []Op
 	for _, o := range ops {
-		// Of a call that failed the library says that none of its attempts took effect: that is to be believed, and checked.
-		if o.Result == Failed || o.Parent != 0 && ops[o.Parent].Result == Failed {
+		// Of a call that failed, and of a release that is refused, the library says that none of its attempts took effect: that
+		// is to be believed, and checked.
+		parent := ops[o.Parent]
+		switch d := doubts[o.Owner]; {
+		case o.Result == Failed, o.Parent != 0 && parent.Result == Failed,
+			o.Parent != 0 && parent.Result == Refused && (parent.Kind == Unlock || parent.Kind == Force),
+			o.Kind == Release && o.open() && d.lost:
 			continue
+		case o.Kind == Release && o.Result == OK && d.first.Call != 0:
+			o.Doubt, o.Call, o.Since = true, min(o.Call, d.first.Call), min(o.Since, d.first.Since)
 		}
 		if o.Kind == Acquire && o.Result == "" {
 			// Its process was killed: if it was granted too late, it may have been released again before that.

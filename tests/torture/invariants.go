@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,9 +16,6 @@ type Written struct {
 	Token int64
 	Op    int64
 }
-
-// trustGrace is how long a process may take to end a context whose time is up: it has to be given a processor first.
-const trustGrace = time.Second
 
 // invariants checks what must hold of a job's history whatever the model says, and without it. Each is a few lines that can be read
 // on their own, so that a mistake in the model can't hide a violation of what matters most.
@@ -58,7 +56,7 @@ func invariants(ops []Op, written []Written) (violations []string) {
 			continue
 		}
 		i, _ := slices.BinarySearchFunc(takes, o.Lease+1, func(t Op, token int64) int { return cmp.Compare(t.Token, token) })
-		if i < len(takes) && takes[i].Owner != o.Owner && takes[i].Return+int64(trustGrace) < o.Call && !forced(o.Owner, ops) {
+		if i < len(takes) && takes[i].Owner != o.Owner && takes[i].Return < o.Call && o.Call > forced(o, ops) {
 			bad("a lease that is trusted although another has it:\n\t%v\n\t%v", o, takes[i])
 		}
 	}
@@ -78,7 +76,31 @@ func invariants(ops []Op, written []Written) (violations []string) {
 			bad("a fenced write was acknowledged and is gone:\n\t%v", o)
 		}
 	}
+	for _, o := range ops {
+		if well := trusted(o, ops); o.Kind == Ended && strings.Contains(o.Why, "could not be renewed in time") && o.Call < well {
+			bad("a lease that is called lost although it is well for another %v:\n\t%v", time.Duration(well-o.Call), o)
+		}
+	}
 	return append(violations, flags(ops)...)
+}
+
+// trusted returns until when a lease can be trusted at least, by what it had been told before o: a tenth of its time before the
+// end, counted from the answer before the last, since nobody knows when a renewal was sent.
+func trusted(o Op, ops []Op) int64 {
+	var sent, answered int64
+	for _, p := range ops {
+		if p.Owner != o.Owner || p.Result != OK || p.Return > o.Call {
+			continue
+		}
+		switch {
+		case p.Kind == Acquire:
+			sent = max(sent, p.Call+1000*min(0, p.Token-p.Since)) // it may have been held for a while
+			answered = max(answered, p.Return)
+		case p.Kind == Renew && p.Return > answered:
+			sent, answered = max(sent, answered), p.Return
+		}
+	}
+	return sent + 900*o.Max
 }
 
 // holds returns until when the winner of a lock may think that nobody else has it, as far as was known at the time at.
@@ -100,8 +122,18 @@ func holds(won Op, ops []Op, at int64) int64 {
 	return until
 }
 
-func forced(owner string, ops []Op) bool {
-	return slices.ContainsFunc(ops, func(o Op) bool { return o.Kind == Force && o.Owner == owner })
+// forced returns until when a lease may not know that it was released by force: until its next renewal, or until it has expired.
+func forced(lease Op, ops []Op) (until int64) {
+	for _, o := range ops {
+		switch {
+		case o.Kind != Force || o.Owner != lease.Owner:
+		case lease.Max == 0 || o.Return == forever:
+			return forever
+		default:
+			until = max(until, o.Return+1000*lease.Max)
+		}
+	}
+	return until
 }
 
 // flags: nothing was found disabled or enabled that nobody had asked for.

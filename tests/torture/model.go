@@ -18,6 +18,9 @@ import (
 //   - the clock's time before the call and after it, since the harness runs on the database's machine: what was written lies
 //     between them, or a microsecond after the lock_time before.
 //
+// A release that was in doubt is two operations: the term was its caller's at some time after it was called (held), and is
+// not when it returns (gone).
+//
 // A renewal or a call whose outcome is unknown leaves a lock_time that is only known to lie between two times, until somebody
 // sees it; a takeover is lawful if it is for any of them. So no lawful history is found guilty, whatever the timing.
 //
@@ -26,10 +29,11 @@ import (
 // effect is the same as that it did so after the history's last known return, which an operation of its own marks.
 type row struct {
 	enabled, locked bool
+	forced          bool   // the last release was a ForceRelease
 	owner           string // or who was it last
-	token           int64  // of the term; 0 if nobody was told
+	first, last     int64  // the token of the term is between them
 	lo, hi          int64  // the lock_time is between them
-	moved           bool   // by a renewal of which the lease doesn't know: it may believe itself lost
+	told            int64  // the last lock_time of the term that its holder knows
 	over            bool   // the history has ended: what is left never happened
 }
 
@@ -37,8 +41,26 @@ const year1 = -62135596800000000
 
 var fresh = row{enabled: true, lo: year1, hi: year1}
 
-func (r row) term(o Op) bool {
-	return r.locked && r.owner == o.Owner && (r.token == o.Lease || r.token == 0 || o.Lease == 0)
+// term reports whether the row may be in the term of the lease, and that it is, from then on.
+func (r row) term(o Op) (bool, row) {
+	ok := r.locked && r.owner == o.Owner && (o.Lease == 0 || r.first <= o.Lease && o.Lease <= r.last)
+	if ok && o.Lease != 0 {
+		r.first, r.last = o.Lease, o.Lease
+	}
+	return ok, r
+}
+
+// lost reports whether a lease may be told that it is lost: the row may be out of its term, or the term has expired as far as
+// its holder knows. That a renewal without a reply has moved the lock_time is no reason.
+func (r row) lost(o Op) bool {
+	in := r.locked && r.owner == o.Owner && (o.Lease == 0 || r.first == o.Lease && o.Lease == r.last)
+	return !in || o.Max > 0 && o.Before > after(r.told, o.Max)
+}
+
+// free unlocks the row.
+func (r row) free(o Op) row {
+	r.locked, r.forced = false, o.Kind == Force
+	return r
 }
 
 // see narrows the lock_time down to what somebody saw.
@@ -76,33 +98,37 @@ func (r row) step(o Op) (bool, row) {
 		switch {
 		case o.Result == Refused:
 			return r.refusal(o)
-		case r.locked && r.owner == o.Owner:
-			r.locked = false
-			return true, r
+		case r.named(o):
+			return true, r.free(o)
 		}
 		return !r.locked, r
 	case Release:
-		switch {
+		switch ours, in := r.term(o); {
 		case o.Result == Lost && o.Holder == o.Owner:
-			return r.locked && r.owner == o.Owner && (r.moved || !r.term(o)), r
+			return r.locked && r.owner == o.Owner && r.lost(o), r
 		case o.Result == Lost && o.Holder != "":
 			return r.refusal(o)
 		case o.Result == Lost:
-			return !r.locked, r
-		case r.term(o):
-			r.locked = false
-			return true, r
+			return !r.locked && (r.owner != o.Owner || r.forced), r
+		case ours:
+			return true, in.free(o)
 		}
-		return !r.locked && r.owner == o.Owner, r
+		return !r.locked && r.owner == o.Owner && r.forced, r
+	case held:
+		ok, in := r.term(o)
+		return ok || !r.locked && r.owner == o.Owner, in
+	case gone:
+		return !r.locked || r.owner != o.Owner || o.Lease != 0 && !(r.first <= o.Lease && o.Lease <= r.last), r
 	case Renew:
 		if o.Result == Nothing {
-			return !r.term(o) || r.moved || o.Max > 0 && o.Before > after(r.lo, o.Max), r
+			return r.lost(o), r
 		}
-		ok := r.term(o) && o.Token > r.lo && r.dated(o) && (o.Max == 0 || o.Since <= after(r.hi, o.Max))
-		r.lo, r.hi, r.moved = o.Token, o.Token, false
-		return ok, r
+		ok, in := r.term(o)
+		ok = ok && o.Token > r.lo && r.dated(o) && (o.Max == 0 || o.Since <= after(r.hi, o.Max))
+		in.lo, in.hi, in.told = o.Token, o.Token, o.Token
+		return ok, in
 	case Renewed, Write:
-		return r.term(o), r
+		return r.term(o)
 	case Status:
 		ok, seen := r.see(o.LockTime)
 		return ok && o.Locked == r.locked && o.Enabled == r.enabled && o.Holder == r.owner, seen
@@ -110,7 +136,12 @@ func (r row) step(o Op) (bool, row) {
 	panic("no such call: " + o.Kind)
 }
 
-// dated says whether the call can have written its lock_time.
+// named reports whether an Unlock or a ForceRelease is of this holder.
+func (r row) named(o Op) bool {
+	return r.locked && r.owner == o.Owner && (o.Kind == Unlock || r.lo <= o.Lease && o.Lease <= r.hi)
+}
+
+// dated reports whether the call can have written its lock_time.
 func (r row) dated(o Op) bool {
 	return o.Since <= o.Token && o.Token <= o.Before || r.lo < o.Token && o.Token <= after(r.hi, 1)
 }
@@ -127,19 +158,20 @@ func (r row) lock(o Op) (bool, row) {
 	}
 	if r.locked && r.owner == o.Owner && r.lo <= o.Token && o.Token <= r.hi {
 		// Held already, and not expired.
-		r.token, r.lo, r.hi = o.Token, o.Token, o.Token
+		r.first, r.last, r.lo, r.hi, r.told = o.Token, o.Token, o.Token, o.Token, o.Token
 		return r.enabled && (o.Max == 0 || o.Since <= after(o.Token, o.Max)), r
 	}
 	ok := r.enabled && o.Token > r.lo && r.dated(o) && (!r.locked || o.Max > 0 && o.Token > after(r.lo, o.Max))
-	return ok, row{enabled: true, locked: true, owner: o.Owner, token: o.Token, lo: o.Token, hi: o.Token}
+	return ok, row{enabled: true, locked: true, owner: o.Owner, first: o.Token, last: o.Token, lo: o.Token, hi: o.Token, told: o.Token}
 }
 
-// refusal names the true holder, who must not have expired.
+// refusal names the true holder, who must not have expired. A ForceRelease is also refused by who has renewed since.
 func (r row) refusal(o Op) (bool, row) {
 	ok, seen := r.see(o.LockTime)
 	now := o.LockTime + o.Age
 	expired := (o.Kind == Lock || o.Kind == Acquire) && o.Max > 0 && o.Age > o.Max
-	return ok && r.locked && r.owner == o.Holder && o.Holder != o.Owner && !expired && o.Since <= now && now <= o.Before, seen
+	other := o.Holder != o.Owner || o.Kind == Force && o.LockTime != o.Lease
+	return ok && other && r.locked && r.owner == o.Holder && !expired && o.Since <= now && now <= o.Before, seen
 }
 
 // perhaps is a call whose outcome is unknown, if it takes effect now.
@@ -156,13 +188,19 @@ func (r row) perhaps(o Op) (changes bool, _ row) {
 		if was.locked {
 			r.lo = max(r.lo, after(was.lo, o.Max))
 		}
+		r.first, r.last, r.told = r.lo, forever, r.lo
 	case Unlock, Force:
-		r.locked = r.locked && r.owner != o.Owner
+		if r.named(o) {
+			r = r.free(o)
+		}
 	case Release:
-		r.locked = r.locked && !r.term(o)
+		if ours, in := r.term(o); ours {
+			r = in.free(o)
+		}
 	case Renew:
-		if r.term(o) {
-			r.lo, r.hi, r.moved = max(r.lo+1, o.Since), forever, true
+		if ours, in := r.term(o); ours {
+			r = in
+			r.lo, r.hi = max(r.lo+1, o.Since), forever
 		}
 	}
 	return r != was, r
@@ -182,7 +220,7 @@ var model = porcupine.Model{
 		}
 		s := fmt.Sprintf("last %q, lock_time %d to %d", r.owner, r.lo, r.hi)
 		if r.locked {
-			s = fmt.Sprintf("LOCKED by %s, token %d, lock_time %d to %d", r.owner, r.token, r.lo, r.hi)
+			s = fmt.Sprintf("LOCKED by %s, token %d to %d, lock_time %d to %d", r.owner, r.first, r.last, r.lo, r.hi)
 		}
 		if !r.enabled {
 			s += ", disabled"

@@ -38,8 +38,8 @@ func unknown(ms int64, k Kind, owner string) Op {
 	return at(ms, Op{Kind: k, Owner: owner, Max: 100_000, Result: Unknown})
 }
 
-// TestTheModel is on histories that a person can judge.
-func TestTheModel(t *testing.T) {
+// TestCheck_model is on histories that a person can judge.
+func TestCheck_model(t *testing.T) {
 	again := granted(20, "a/1")
 	again.Token = 10_500
 	for _, test := range []struct {
@@ -95,13 +95,13 @@ func TestTheModel(t *testing.T) {
 	}
 }
 
-// TestAViolationIsShort: what is printed has in it only what is needed to see it, and what an answer refers to.
-func TestAViolationIsShort(t *testing.T) {
+// TestCheck_shortest: what is printed has in it only what is needed to see it, and what an answer refers to.
+func TestCheck_shortest(t *testing.T) {
 	// It takes so long that there is no moment at which nobody else is at work.
 	enable := at(24, Op{Kind: Enable, Result: OK})
 	enable.Return = 65e6
 	others := []Op{granted(10, "a/1"), refused(12, "b/1", "a/1", 10), unlocked(20, "a/1"), at(22, Op{Kind: Disable, Result: OK}), enable,
-		granted(30, "c/1"), at(44, Op{Kind: Force, Owner: "c/1", Result: OK})}
+		granted(30, "c/1"), at(44, Op{Kind: Force, Owner: "c/1", Lease: 30_500, Result: OK})}
 	for _, test := range []struct {
 		name     string
 		violated []Op
@@ -117,9 +117,9 @@ func TestAViolationIsShort(t *testing.T) {
 	}
 }
 
-// TestAnAcquireWhoseProcessWasKilled may have been granted too late and released again, of which nobody could tell. One that has
+// TestReadHistory_killedAcquire may have been granted too late and released again, of which nobody could tell. One that has
 // returned would have told.
-func TestAnAcquireWhoseProcessWasKilled(t *testing.T) {
+func TestReadHistory_killedAcquire(t *testing.T) {
 	for result, violations := range map[Result]int{"": 0, Unknown: 1} {
 		path := filepath.Join(t.TempDir(), "log")
 		log, err := NewLog(path, 1)
@@ -136,8 +136,8 @@ func TestAnAcquireWhoseProcessWasKilled(t *testing.T) {
 	}
 }
 
-// TestTheInvariants checks each without the model.
-func TestTheInvariants(t *testing.T) {
+// TestCheck_invariants checks each without the model.
+func TestCheck_invariants(t *testing.T) {
 	write := at(20, Op{Kind: Write, Owner: "a/1", Lease: 10_500, Result: OK})
 	for _, test := range []struct {
 		name    string

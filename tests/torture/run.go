@@ -5,7 +5,6 @@ package torture
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -27,17 +27,17 @@ type Options struct {
 	Processes  int
 	Goroutines int // of each
 	Jobs       int
-	Round      time.Duration // after each the history is checked, and the jobs are other ones
+	Round      int           // operations, after which the history is checked, and the jobs are other ones
 	Rounds     int           // at least so many
 	Duration   time.Duration // and at least so long
 	Operations int           // and at least so many
-	Faults     bool
+	Faults     int           // at least so many in each round; 0 means that there is no nemesis
 	Pause      time.Duration // the mean time between two faults
 	FailOver   int           // every so many rounds; 0 means never
+	Cockroach  int           // nodes of a CockroachDB cluster; 0 means PostgreSQL
 	Seed       uint64
 	Variant    string
-	URL        string // of a CockroachDB or a server that isn't the harness's; its own faults are left out
-	StopEarly  bool   // at the first violation
+	StopEarly  bool // at the first violation
 	Out        io.Writer
 
 	in *cluster // nil: one of its own
@@ -61,13 +61,46 @@ func (r Report) Injected() (n int) {
 	return n
 }
 
+// hang is how long a round may take: something is wrong then.
+const hang = 15 * time.Minute
+
 // A fleet is the client processes of a round.
 type fleet struct {
+	operations atomic.Int64
+	progress   chan struct{} // there is a value in it after each operation and each fault
+
 	mu     sync.Mutex
 	live   []*os.Process
+	inputs []io.Closer // which end with the round
 	logs   []string
 	skewed int
 	ended  bool
+}
+
+// Write counts operations: clients write a byte for each.
+func (f *fleet) Write(p []byte) (int, error) {
+	f.operations.Add(int64(len(p)))
+	f.advance()
+	return len(p), nil
+}
+
+func (f *fleet) advance() {
+	select {
+	case f.progress <- struct{}{}:
+	default:
+	}
+}
+
+// await waits until done says that there have been enough operations and faults.
+func (f *fleet) await(ctx context.Context, done func() bool) error {
+	for !done() {
+		select {
+		case <-f.progress:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (f *fleet) process(r *rand.Rand) *os.Process {
@@ -79,27 +112,33 @@ func (f *fleet) process(r *rand.Rand) *os.Process {
 	return f.live[r.IntN(len(f.live))]
 }
 
-// end kills what is left.
+// end tells the clients that the round is over.
 func (f *fleet) end() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.ended = true
+	for _, input := range f.inputs {
+		input.Close()
+	}
+}
+
+func (f *fleet) kill() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, p := range f.live {
-		p.Signal(syscall.SIGCONT)
 		p.Kill()
 	}
 }
 
 // keep runs a client process until the round is over, and another one when it is killed.
-func (f *fleet) keep(o Options, c Client, number func() int, until time.Time, place int) {
+func (f *fleet) keep(o Options, c Client, number func() int, place int) {
 	for {
-		left := time.Until(until)
 		f.mu.Lock()
-		if left <= 0 || f.ended {
+		if f.ended {
 			f.mu.Unlock()
 			return
 		}
-		c.Number, c.Duration = number(), left
+		c.Number = number()
 		c.Log = filepath.Join(o.Dir, fmt.Sprintf("client-%d.jsonl", c.Number))
 		c.Seed = o.Seed<<20 + uint64(c.Number)
 		config, _ := json.Marshal(c)
@@ -110,15 +149,19 @@ func (f *fleet) keep(o Options, c Client, number func() int, until time.Time, pl
 			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", skewEnv, (place%4-2)*5*3600)) // five hours behind, or as many ahead
 			f.skewed++
 		}
-		cmd.Stderr = o.Out
+		cmd.Stdout, cmd.Stderr = f, o.Out
+		input, err := cmd.StdinPipe()
 		// So that no client outlives the harness.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := cmd.Start(); err != nil {
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
 			f.mu.Unlock()
 			fmt.Fprintln(o.Out, "client:", err)
 			return
 		}
-		f.logs = append(f.logs, c.Log)
+		f.logs, f.inputs = append(f.logs, c.Log), append(f.inputs, input)
 		f.live = append(f.live, cmd.Process)
 		f.mu.Unlock()
 		cmd.Wait()
@@ -133,7 +176,7 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	report.Faults = map[string]int{}
 	c := o.in
 	if c == nil {
-		if c, err = startCluster(o.URL, o.Processes); err != nil {
+		if c, err = startCluster(o.Cockroach, o.Processes); err != nil {
 			return report, err
 		}
 		defer c.Close()
@@ -142,12 +185,9 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	var last int
 	number := func() int { last++; return last } // with the fleet's mutex held
 	r := rand.New(rand.NewPCG(o.Seed, 1))
-	for ctx.Err() == nil && (report.Rounds < o.Rounds || time.Since(begun) < o.Duration || report.Operations < o.Operations) {
+	for report.Rounds == 0 || (report.Rounds < o.Rounds || time.Since(begun) < o.Duration || report.Operations < o.Operations) {
 		report.Rounds++
-		if err := c.forget(); err != nil {
-			return report, err
-		}
-		failing := o.Faults && o.FailOver > 0 && report.Rounds%o.FailOver == 0
+		failing := o.Faults > 0 && o.FailOver > 0 && report.Rounds%o.FailOver == 0
 		if failing {
 			if err := c.addStandby(true); err != nil {
 				return report, err
@@ -157,7 +197,7 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		if err != nil {
 			return report, err
 		}
-		written, err := c.written(jobs)
+		written, err := c.written(jobs[0].Name)
 		if err != nil {
 			return report, err
 		}
@@ -180,58 +220,52 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 			break
 		}
 	}
-	return report, ctx.Err()
+	return report, nil
 }
 
 func (o Options) round(ctx context.Context, c *cluster, report *Report, number func() int, r *rand.Rand) (history []Op, jobs []Job, logs []string, err error) {
 	for _, n := range c.networks {
 		n.noCancel.Store(c.standby != nil)
 	}
+	ctx, cancel := context.WithTimeout(ctx, hang)
+	defer cancel()
 	for i := range o.Jobs {
-		j := Job{Name: fmt.Sprintf("r%d/j%d", report.Rounds, i), Max: time.Duration(i%5+1) * 150 * time.Millisecond}
+		j := Job{Name: fmt.Sprintf("%x/%d/%d", o.Seed, report.Rounds, i), Max: time.Duration(i%5+1) * 150 * time.Millisecond}
 		if i%8 == 7 {
 			j.Max = 0 // it never expires
 		}
 		jobs = append(jobs, j)
 	}
-	f := &fleet{}
-	until := time.Now().Add(o.Round)
+	f := &fleet{progress: make(chan struct{}, 1)}
 	var clients sync.WaitGroup
 	for i := range o.Processes {
 		c := Client{Driver: []string{"pgx", "postgres"}[i%2], DSN: c.dsn(i), Jobs: jobs, Goroutines: o.Goroutines,
 			Pool: max(2, o.Goroutines*3/4), Variant: o.Variant}
-		clients.Go(func() { f.keep(o, c, number, until, i) })
-	}
-	if o.Faults {
-		// The last fault is over before the clients are.
-		storm, cancel := context.WithDeadline(ctx, until.Add(-o.Round/10))
-		var nemeses sync.WaitGroup
-		all := &counts{of: report.Faults}
-		for i, server := range []bool{true, false} {
-			if server && o.URL != "" {
-				continue
-			}
-			n := &nemesis{c: c, fleet: f, r: rand.New(rand.NewPCG(r.Uint64(), uint64(i))), pause: o.Pause, counts: all,
-				report: func(format string, args ...any) { fmt.Fprintf(o.Out, "nemesis: "+format+"\n", args...) }}
-			nemeses.Go(func() { n.run(storm, o.Round, server) })
-		}
-		nemeses.Wait()
-		cancel()
-		for _, network := range c.networks {
-			network.Heal()
-			network.amid.Store(0)
-		}
+		clients.Go(func() { f.keep(o, c, number, i) })
 	}
 	done := make(chan struct{})
 	go func() { clients.Wait(); close(done) }()
+	if o.Faults > 0 {
+		err = o.storm(ctx, c, f, report.Faults, r)
+	}
+	// The last fault is over before the clients are.
+	quiet := max(int64(o.Round), f.operations.Load()+int64(o.Round)/10)
+	if err == nil {
+		err = f.await(ctx, func() bool { return f.operations.Load() >= quiet })
+	}
+	f.end()
+	if err != nil {
+		f.kill()
+	}
 	select {
 	case <-done:
 	case <-ctx.Done():
-	case <-time.After(time.Until(until) + 30*time.Second):
-		fmt.Fprintln(o.Out, "clients that don't end are killed")
+		f.kill()
+		<-done
 	}
-	f.end()
-	<-done
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("the round did not end, after %d operations: %w", f.operations.Load(), err)
+	}
 	report.Skewed += f.skewed
 	if err := c.settle(); err != nil {
 		return nil, nil, nil, err
@@ -240,18 +274,25 @@ func (o Options) round(ctx context.Context, c *cluster, report *Report, number f
 	return history, jobs, f.logs, err
 }
 
-// settle ends what clients have left behind in the database, which may still be at work.
-func (c *cluster) settle() error {
-	if c.primary == nil {
-		return nil
+// storm injects faults until there have been enough of them, and operations.
+func (o Options) storm(ctx context.Context, c *cluster, f *fleet, faults map[string]int, r *rand.Rand) error {
+	storm, cancel := context.WithCancel(ctx)
+	var nemeses sync.WaitGroup
+	all := &counts{of: faults, fleet: f}
+	enough := all.sum() + o.Faults
+	for _, server := range []bool{true, false} {
+		n := &nemesis{c: c, fleet: f, r: rand.New(rand.NewPCG(r.Uint64(), r.Uint64())), pause: o.Pause, counts: all,
+			report: func(format string, args ...any) { fmt.Fprintf(o.Out, "nemesis: "+format+"\n", args...) }}
+		nemeses.Go(func() { n.run(storm, o.Round, server) })
 	}
-	return c.admin(func(db *sql.DB) error {
-		if _, err := db.Exec("ALTER DATABASE postgres SET default_transaction_isolation = 'read committed'"); err != nil {
-			return err
-		}
-		_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'")
-		return err
-	})
+	err := f.await(ctx, func() bool { return f.operations.Load() >= int64(o.Round)*9/10 && all.sum() >= enough })
+	cancel()
+	nemeses.Wait()
+	for _, network := range c.networks {
+		network.Heal()
+		network.amid.Store(0)
+	}
+	return err
 }
 
 // Print writes the figures.

@@ -26,13 +26,15 @@ func (v variant) wording(number int) func(string) string {
 }
 
 var (
-	judged   = regexp.MustCompile(`(?s)(\+ interval '1 microsecond'\)\n)WHERE .*?(\nRETURNING)`)
-	owned    = regexp.MustCompile(`component_id = (\$2::text) AND job_name = (\$3::text) AND job_id = (\$4::text)`)
-	inTerm   = regexp.MustCompile(`(?s)AND lock_time BETWEEN .*?(\nRETURNING)`)
-	nextTime = "lock_time = greatest(clock_timestamp(), l.lock_time + interval '1 microsecond')"
+	judged = regexp.MustCompile(`(?s)(\+ interval '1 microsecond'\)\n)\tWHERE EXISTS .*?(\n\tRETURNING)`)
+	owned  = regexp.MustCompile(`component_id = (\$2::text) AND job_id = (\$4::text)`)
+	inTerm = regexp.MustCompile(`(?s)component_id = .*?(\nRETURNING)`)
 )
 
-const unowned = `$1 || $3 IS NOT NULL AND job_name = $2`
+const (
+	rivals = "pg_try_advisory_xact_lock(hashtext($1::text), hashtext($3::text))"
+	anyone = "concat($2::text, $4::text, $5::text, $6::text, $7::text) IS NOT NULL"
+)
 
 var variants = map[string]variant{
 	"": {},
@@ -40,10 +42,7 @@ var variants = map[string]variant{
 	"old client": {old: true},
 	// What the snapshot says is believed when the row is written, although another may have changed it since.
 	"non-atomic takeover": {say: func(_ int, q string) string {
-		if !strings.Contains(q, "INSERT INTO locks AS l") {
-			return q
-		}
-		return judged.ReplaceAllString(q, "${1}WHERE TRUE$2")
+		return judged.ReplaceAllString(strings.Replace(q, rivals, "TRUE", 1), "${1}WHERE TRUE$2")
 	}},
 	// Every second client is a second ahead.
 	"client clock": {say: func(number int, q string) string {
@@ -51,20 +50,23 @@ var variants = map[string]variant{
 		return strings.ReplaceAll(q, "clock_timestamp()", "timestamptz '"+now+"'")
 	}},
 	"unlock without owner check": {say: func(_ int, q string) string {
-		if !strings.Contains(q, "SET status = 'UNLOCKED'") {
+		if !strings.HasPrefix(q, "UPDATE locks SET status") {
 			return q
 		}
-		return owned.ReplaceAllString(q, unowned)
+		return owned.ReplaceAllString(q, "$1 || $2 IS NOT NULL")
 	}},
 	"renew after loss": {say: func(_ int, q string) string {
-		if !strings.Contains(q, "UPDATE locks SET lock_time = greatest") {
+		if !strings.HasPrefix(q, "UPDATE locks SET lock_time") {
 			return q
 		}
-		return inTerm.ReplaceAllString(owned.ReplaceAllString(q, unowned), `AND $$5::text || $$6::text || coalesce($$7::text, '') IS NOT NULL$1`)
+		return inTerm.ReplaceAllString(q, strings.ReplaceAll(anyone, "$", "$$")+"$1")
 	}},
-	// A free row is given out with the time that it has.
-	"token that repeats": {say: func(_ int, q string) string {
-		return strings.Replace(q, nextTime, "lock_time = CASE WHEN l.status = 'UNLOCKED' AND l.component_id <> '' THEN l.lock_time ELSE greatest(clock_timestamp(), l.lock_time + interval '1 microsecond') END", 1)
+	// A renewal without a reply is one that has not been made.
+	"renewal not in doubt": {say: func(_ int, q string) string {
+		if !strings.HasPrefix(q, "UPDATE locks SET lock_time") {
+			return q
+		}
+		return strings.Replace(q, "lock_time >= timestamptz", "lock_time = timestamptz", 1)
 	}},
 }
 

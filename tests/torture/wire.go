@@ -3,6 +3,7 @@
 package torture
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -10,7 +11,6 @@ import (
 	"io"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/lib/pq"
@@ -112,9 +112,7 @@ func (r *wireRows) Next(dest []driver.Value) error {
 	err := r.Rows.Next(dest)
 	r.s.answered = r.s.answered || err == nil || err == io.EOF
 	if err == nil {
-		if t, ok := dest[0].(time.Time); ok {
-			r.s.written = t
-		}
+		r.s.written, _ = dest[0].(int64) // of a renewal: the lock_time
 	} else if err != io.EOF {
 		r.err = err
 	}
@@ -130,32 +128,37 @@ func (r *wireRows) Close() error {
 // A statement is one on behalf of a caller, or of nobody.
 type statement struct {
 	caller
+	ctx         context.Context
 	renewal     *Op
 	call, since int64
 	answered    bool
-	written     time.Time
+	written     int64
 }
 
 func begin(ctx context.Context, query string) *statement {
-	s := &statement{}
+	s := &statement{ctx: ctx}
 	s.caller, _ = ctx.Value(callerKey{}).(caller)
 	if s.log == nil {
 		return s
 	}
-	if strings.Contains(query, "SET lock_time = greatest") && !strings.Contains(query, "INSERT") {
-		o := Op{Client: s.op.Client, Kind: Renew, Job: s.op.Job, Owner: s.op.Owner, Max: s.op.Max}
-		if s.token != nil {
-			o.Lease = s.token.Load()
-		}
-		s.renewal = s.log.Begin(o)
+	if s.token != nil {
+		s.op.Lease = s.token.Load()
+	}
+	switch {
+	case strings.HasPrefix(query, "UPDATE locks SET lock_time"):
+		s.renewal = s.log.Begin(Op{Client: s.op.Client, Kind: Renew, Job: s.op.Job, Owner: s.op.Owner, Max: s.op.Max, Lease: s.op.Lease})
 		return s
+	case strings.HasPrefix(query, "UPDATE locks SET status") && s.op.Kind == Acquire:
+		s.op.Kind = Release // Run's, or of what was granted too late
+	case strings.HasPrefix(query, "SELECT"):
+		return &statement{} // a read leaves nothing in doubt
 	}
 	s.call, s.since = monotonic(), wall()
 	return s
 }
 
 func (s *statement) end(err error) {
-	unknown := err != nil && uncertain(err)
+	unknown := err != nil && uncertain(err) || s.log != nil && s.ctx.Err() != nil // whose end is the answer then
 	switch {
 	case s.log == nil:
 	case s.renewal != nil:
@@ -164,19 +167,19 @@ func (s *statement) end(err error) {
 			o.Result = Unknown
 		case err != nil:
 			o.Result = Failed
-		case s.written.IsZero():
+		case s.written == 0:
 			o.Result = Nothing
 		default:
-			o.Result, o.Token = OK, s.written.UnixMicro()
+			o.Result, o.Token = OK, s.written
 		}
 		s.log.End(s.renewal)
 	case unknown && s.op.Kind != Write:
-		s.log.attempt(s.op, s.call, s.since, err)
+		s.log.attempt(s.op, s.call, s.since, cmp.Or(err, s.ctx.Err()))
 	}
 	s.caller = caller{} // Close may be called twice
 }
 
-// uncertain says whether a statement that ended like this may have been carried out. It doesn't ask the library.
+// uncertain reports whether a statement that ended like this may have been carried out. It doesn't ask the library.
 func uncertain(err error) bool {
 	var s interface{ SQLState() string }
 	if !errors.As(err, &s) {

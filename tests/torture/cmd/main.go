@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command cmd tortures package lock on PostgreSQL servers of its own, checks what it was told, and prints the figures:
+// Command cmd tortures package lock on PostgreSQL or CockroachDB servers of its own, checks what it was told, and prints the figures:
 //
 //	go run ./tests/torture/cmd -operations 1000000
 package main
@@ -24,11 +24,12 @@ func main() {
 	o := torture.Options{Out: os.Stdout}
 	flag.DurationVar(&o.Duration, "duration", time.Minute, "run at least so long")
 	flag.IntVar(&o.Operations, "operations", 0, "and at least so many operations")
-	flag.DurationVar(&o.Round, "round", 20*time.Second, "check the history, and begin another, so often")
+	flag.IntVar(&o.Round, "round", 10_000, "operations, after which the history is checked and another begins")
 	flag.IntVar(&o.Processes, "processes", 4, "client processes")
 	flag.IntVar(&o.Goroutines, "goroutines", 8, "goroutines of each")
 	flag.IntVar(&o.Jobs, "jobs", 24, "jobs that they compete for")
-	flag.BoolVar(&o.Faults, "faults", true, "whether a nemesis is at work")
+	flag.IntVar(&o.Faults, "faults", 10, "at least so many in each round; 0 means none")
+	flag.IntVar(&o.Cockroach, "cockroach", 0, "so many nodes of CockroachDB; 0 means PostgreSQL")
 	flag.DurationVar(&o.Pause, "pause", 300*time.Millisecond, "mean time between two faults")
 	flag.IntVar(&o.FailOver, "failover", 3, "every so many rounds fail over to a synchronous standby; 0 means never")
 	flag.Uint64Var(&o.Seed, "seed", 1, "of the random choices")
