@@ -124,7 +124,8 @@ func (n *Node) start() error {
 	}
 	n.guard = exec.Command("sh", append([]string{"-c", guard, n.dir}, n.args...)...)
 	n.guard.Dir = n.dir
-	n.guard.Env = append(os.Environ(), "COCKROACH_SKIP_ENABLING_DIAGNOSTIC_REPORTING=true")
+	n.guard.Env = append(os.Environ(), "COCKROACH_SKIP_ENABLING_DIAGNOSTIC_REPORTING=true",
+		"COCKROACH_SCAN_MAX_IDLE_TIME=10ms") // or each range takes a second to be replicated
 	n.guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := n.guard.StdoutPipe()
 	if err == nil {

@@ -34,6 +34,7 @@ type Client struct {
 	Goroutines int
 	Pool       int
 	Seed       uint64
+	Lose       int    // of so many statements one request and one reply is lost; 0: none
 	Variant    string // "" for the library as it is
 }
 
@@ -79,7 +80,7 @@ func (c Client) Run(ctx context.Context) error {
 	if !ok {
 		return fmt.Errorf("there is no variant %q", c.Variant)
 	}
-	db, err := open(c.Driver, c.DSN, v.wording(c.Number))
+	db, err := open(c.Driver, c.DSN, v.wording(c.Number), c.Lose)
 	if err != nil {
 		return err
 	}

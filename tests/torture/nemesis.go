@@ -188,8 +188,8 @@ var faults = []fault{
 	}},
 }
 
-// errNotHere is the error of a fault that the cluster can't have.
-var errNotHere = errors.New("not in this cluster")
+// errNotHere is the error of a fault that can't be had at the moment.
+var errNotHere = errors.New("not here")
 
 // A nemesis injects faults until the context ends.
 type nemesis struct {
@@ -239,7 +239,7 @@ func (n *nemesis) wait(ctx context.Context, most time.Duration) {
 func (n *nemesis) signal(ctx context.Context, most time.Duration, signals ...syscall.Signal) error {
 	p := n.fleet.process(n.r)
 	if p == nil {
-		return errors.New("there is no client")
+		return errNotHere
 	}
 	for i, s := range signals {
 		if i > 0 {

@@ -32,6 +32,7 @@ type Options struct {
 	Duration   time.Duration // and at least so long
 	Operations int           // and at least so many
 	Faults     int           // at least so many in each round; 0 means that there is no nemesis
+	Lose       int           // of so many statements of a client one request and one reply is lost; 0: none
 	Pause      time.Duration // the mean time between two faults
 	FailOver   int           // every so many rounds; 0 means never
 	Cockroach  int           // nodes of a CockroachDB cluster; 0 means PostgreSQL
@@ -240,7 +241,7 @@ func (o Options) round(ctx context.Context, c *cluster, report *Report, number f
 	var clients sync.WaitGroup
 	for i := range o.Processes {
 		c := Client{Driver: []string{"pgx", "postgres"}[i%2], DSN: c.dsn(i), Jobs: jobs, Goroutines: o.Goroutines,
-			Pool: max(2, o.Goroutines*3/4), Variant: o.Variant}
+			Pool: max(2, o.Goroutines*3/4), Lose: o.Lose, Variant: o.Variant}
 		clients.Go(func() { f.keep(o, c, number, i) })
 	}
 	done := make(chan struct{})

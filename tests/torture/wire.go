@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
@@ -17,30 +18,58 @@ import (
 )
 
 // A wire is a driver under a driver: it hears what the library says to the database. It records the renewals, which nobody calls,
-// and the statements whose outcome nobody knows although the call has gone on to try again; and it can say something else to
-// the database, for clients with a bug.
+// and the statements whose outcome nobody knows although the call has gone on to try again. It loses some of the requests and of
+// the replies. And it can say something else to the database, for clients with a bug.
 type wire struct {
 	driver.Connector
-	say func(query string) string
+	*words
 }
 
+// words is what all connections of a pool have in common.
+type words struct {
+	say  func(query string) string
+	lose int64 // of so many statements one request and one reply is lost; 0: none
+	said atomic.Int64
+}
+
+// carry sends a statement with send, unless it loses it.
+func (w *words) carry(ctx context.Context, query string, send func(query string) error) (*statement, error) {
+	s := begin(ctx, query)
+	var n int64
+	if w.lose > 0 && s.log != nil {
+		n = w.said.Add(1) % w.lose
+	}
+	err := io.ErrUnexpectedEOF
+	if w.lose == 0 || s.log == nil || n != w.lose/2 {
+		err = send(w.say(query))
+	}
+	if err == nil && w.lose > 0 && s.log != nil && n == 0 {
+		err = errLost
+	}
+	return s, err
+}
+
+// errLost is the error of a statement whose reply is lost.
+var errLost = fmt.Errorf("the reply is lost: %w", io.ErrUnexpectedEOF)
+
 // open returns a pool whose driver is "pgx" or "postgres", with a wire in it.
-func open(name, dsn string, say func(string) string) (*sql.DB, error) {
+func open(name, dsn string, say func(string) string, lose int) (*sql.DB, error) {
+	w := &words{say: say, lose: int64(lose)}
 	if say == nil {
-		say = func(query string) string { return query }
+		w.say = func(query string) string { return query }
 	}
 	if name == "postgres" {
 		c, err := pq.NewConnector(dsn)
 		if err != nil {
 			return nil, err
 		}
-		return sql.OpenDB(wire{c, say}), nil
+		return sql.OpenDB(wire{c, w}), nil
 	}
 	c, err := stdlib.GetDefaultDriver().(driver.DriverContext).OpenConnector(dsn)
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(wire{c, say}), nil
+	return sql.OpenDB(wire{c, w}), nil
 }
 
 // A caller is in the context of a call, and of the renewals of a lease that the call has acquired.
@@ -57,12 +86,12 @@ func (w wire) Connect(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &wireConn{c, w.say}, nil
+	return &wireConn{c, w.words}, nil
 }
 
 type wireConn struct {
 	driver.Conn
-	say func(string) string
+	*words
 }
 
 func (c *wireConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
@@ -85,21 +114,31 @@ func (c *wireConn) CheckNamedValue(v *driver.NamedValue) error {
 	return driver.ErrSkip
 }
 
-func (c *wireConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	s := begin(ctx, query)
-	r, err := c.Conn.(driver.ExecerContext).ExecContext(ctx, c.say(query), args)
+func (c *wireConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (r driver.Result, err error) {
+	s, err := c.carry(ctx, query, func(query string) (err error) {
+		r, err = c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
+		return err
+	})
 	s.end(err)
 	return r, err
 }
 
 func (c *wireConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	s := begin(ctx, query)
-	r, err := c.Conn.(driver.QueryerContext).QueryContext(ctx, c.say(query), args)
-	if err != nil {
-		s.end(err)
-		return nil, err
+	var r driver.Rows
+	s, err := c.carry(ctx, query, func(query string) (err error) {
+		r, err = c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
+		return err
+	})
+	if err == nil {
+		return &wireRows{Rows: r, s: s}, nil
 	}
-	return &wireRows{Rows: r, s: s}, nil
+	if r != nil {
+		for row := make([]driver.Value, len(r.Columns())); r.Next(row) == nil; {
+		}
+		r.Close()
+	}
+	s.end(err)
+	return nil, err
 }
 
 type wireRows struct {

@@ -29,6 +29,7 @@ func main() {
 	flag.IntVar(&o.Goroutines, "goroutines", 8, "goroutines of each")
 	flag.IntVar(&o.Jobs, "jobs", 24, "jobs that they compete for")
 	flag.IntVar(&o.Faults, "faults", 10, "at least so many in each round; 0 means none")
+	flag.IntVar(&o.Lose, "lose", 50, "of so many statements of a client one request and one reply is lost; 0 means none")
 	flag.IntVar(&o.Cockroach, "cockroach", 0, "so many nodes of CockroachDB; 0 means PostgreSQL")
 	flag.DurationVar(&o.Pause, "pause", 300*time.Millisecond, "mean time between two faults")
 	flag.IntVar(&o.FailOver, "failover", 3, "every so many rounds fail over to a synchronous standby; 0 means never")
