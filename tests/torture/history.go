@@ -63,14 +63,16 @@ const (
 // An Op is a call and its return.
 type Op struct {
 	ID     int64  `json:"id"`
-	Parent int64  `json:"parent,omitempty"` // the call, where the Op is an attempt of it whose outcome is unknown
+	Parent int64  `json:"parent,omitempty"` // the call, if the Op is an attempt of it whose outcome the call does not know
 	Client int    `json:"client"`
 	Kind   Kind   `json:"kind"`
 	Job    string `json:"job"`
 	Owner  string `json:"owner,omitempty"` // both IDs
 	Max    int64  `json:"max,omitempty"`   // the longest duration, in microseconds
 	Lease  int64  `json:"lease,omitempty"` // its token; of a ForceRelease the lock_time that it names
-	Doubt  bool   `json:"-"`               // a Release: an attempt before the last may have taken effect
+	// A Renew of whose answer the lease has not heard; a Release of which an attempt before the last may have taken effect.
+	Unheard bool `json:"unheard,omitempty"`
+	Doubt   bool `json:"-"`
 
 	// CLOCK_MONOTONIC, which all processes of a machine share, in nanoseconds.
 	Call   int64 `json:"call"`
@@ -175,6 +177,13 @@ func (l *Log) attempt(o Op, call, since int64, why error) {
 	l.write(o)
 }
 
+// done records that a statement on behalf of o has taken effect, of which the call has not heard.
+func (l *Log) done(o Op, call, since, written int64) {
+	o.Parent, o.ID, o.Call, o.Since, o.Result, o.Token = o.ID, l.last.Add(1), call, since, OK, written
+	o.Return, o.Before = monotonic(), wall()
+	l.write(o)
+}
+
 func (l *Log) write(o Op) {
 	line, err := json.Marshal(o)
 	if err != nil {
@@ -219,7 +228,7 @@ func ReadHistory(paths ...string) ([]Op, error) {
 	doubts := map[string]doubt{}
 	for _, o := range ops {
 		if d := doubts[o.Owner]; o.Kind == Release {
-			if o.open() && (d.first.Call == 0 || o.Call < d.first.Call) {
+			if (o.open() || o.Parent != 0) && (d.first.Call == 0 || o.Call < d.first.Call) {
 				d.first = o
 			}
 			d.lost = d.lost || o.Result == Lost
@@ -232,11 +241,11 @@ func ReadHistory(paths ...string) ([]Op, error) {
 		// is to be believed, and checked.
 		parent := ops[o.Parent]
 		switch d := doubts[o.Owner]; {
-		case o.Result == Failed, o.Parent != 0 && parent.Result == Failed,
-			o.Parent != 0 && parent.Result == Refused && (parent.Kind == Unlock || parent.Kind == Force),
+		case o.Result == Failed, o.Parent != 0 && o.open() && parent.Result == Failed,
+			o.Parent != 0 && o.open() && parent.Result == Refused && (parent.Kind == Unlock || parent.Kind == Force),
 			o.Kind == Release && o.open() && d.lost:
 			continue
-		case o.Kind == Release && o.Result == OK && d.first.Call != 0:
+		case o.Kind == Release && o.Result == OK && o.Parent == 0 && d.first.Call != 0:
 			o.Doubt, o.Call, o.Since = true, min(o.Call, d.first.Call), min(o.Since, d.first.Since)
 		}
 		if o.Kind == Acquire && o.Result == "" {

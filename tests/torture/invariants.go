@@ -81,6 +81,21 @@ func invariants(ops []Op, written []Written) (violations []string) {
 			bad("a lease that is called lost although it is well for another %v:\n\t%v", time.Duration(well-o.Call), o)
 		}
 	}
+	// What was released is not refused, and what has failed has changed nothing.
+	for _, done := range ops {
+		if done.Parent == 0 || done.Result != OK {
+			continue
+		}
+		if _, ok := byID[done.Parent]; !ok { // see ReadHistory
+			bad("a call that failed, although it was done:\n\t%v", done)
+		}
+		for _, o := range ops {
+			refused := o.Result == Refused && o.Kind != Lock && o.Kind != Acquire
+			if o.ID == done.Parent && refused || o.Kind == Release && o.Result == Lost && done.Kind == Release && o.Owner == done.Owner {
+				bad("%s, although it was done:\n\t%v\n\t%v", o.Result, done, o)
+			}
+		}
+	}
 	return append(violations, flags(ops)...)
 }
 
@@ -96,7 +111,7 @@ func trusted(o Op, ops []Op) int64 {
 		case p.Kind == Acquire:
 			sent = max(sent, p.Call+1000*min(0, p.Token-p.Since)) // it may have been held for a while
 			answered = max(answered, p.Return)
-		case p.Kind == Renew && p.Return > answered:
+		case p.Kind == Renew && !p.Unheard && p.Return > answered:
 			sent, answered = max(sent, answered), p.Return
 		}
 	}
@@ -109,7 +124,7 @@ func holds(won Op, ops []Op, at int64) int64 {
 	if won.Max > 0 {
 		until = won.Call + won.Max*1000 + 1000*min(0, won.Token-won.Since) // it may have been held for a while
 		for _, o := range ops {
-			if o.Owner == won.Owner && o.Kind == Renew && o.Result == OK && o.Return <= at {
+			if o.Owner == won.Owner && o.Kind == Renew && o.Result == OK && !o.Unheard && o.Return <= at {
 				until = max(until, o.Call+won.Max*1000)
 			}
 		}

@@ -125,7 +125,9 @@ func (r row) step(o Op) (bool, row) {
 		}
 		ok, in := r.term(o)
 		ok = ok && o.Token > r.lo && r.dated(o) && (o.Max == 0 || o.Since <= after(r.hi, o.Max))
-		in.lo, in.hi, in.told = o.Token, o.Token, o.Token
+		if in.lo, in.hi = o.Token, o.Token; !o.Unheard {
+			in.told = o.Token
+		}
 		return ok, in
 	case Renewed, Write:
 		return r.term(o)

@@ -114,7 +114,7 @@ func TestLock_faults(t *testing.T) {
 // TestCheck_guilty gives the checker clients with a bug each, without faults but for the replies without which one doesn't show.
 func TestCheck_guilty(t *testing.T) {
 	for name, lose := range map[string]int{"old client": 0, "non-atomic takeover": 0, "client clock": 0,
-		"unlock without owner check": 0, "renew after loss": 0, "renewal not in doubt": 10} {
+		"unlock without owner check": 0, "renew after loss": 0, "renewal not in doubt": 20} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
 			o.Variant, o.Lose, o.Jobs, o.StopEarly, o.Round = name, lose, 4, true, 300

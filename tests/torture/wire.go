@@ -32,25 +32,30 @@ type words struct {
 	said atomic.Int64
 }
 
-// carry sends a statement with send, unless it loses it.
-func (w *words) carry(ctx context.Context, query string, send func(query string) error) (*statement, error) {
+// carry sends a statement with send, unless it loses it. send reads the answer to the end if its reply is to be lost.
+func (w *words) carry(ctx context.Context, query string, send func(query string, lose bool) error) (*statement, error) {
 	s := begin(ctx, query)
-	var n int64
-	if w.lose > 0 && s.log != nil {
-		n = w.said.Add(1) % w.lose
+	if w.lose == 0 || s.log == nil {
+		return s, send(w.say(query), false)
 	}
-	err := io.ErrUnexpectedEOF
-	if w.lose == 0 || s.log == nil || n != w.lose/2 {
-		err = send(w.say(query))
+	switch w.said.Add(1) % w.lose {
+	case 0:
+		err := send(w.say(query), true)
+		if err == nil {
+			err = errLostReply
+		}
+		return s, err
+	case w.lose / 2:
+		return s, errLostRequest
 	}
-	if err == nil && w.lose > 0 && s.log != nil && n == 0 {
-		err = errLost
-	}
-	return s, err
+	return s, send(w.say(query), false)
 }
 
-// errLost is the error of a statement whose reply is lost.
-var errLost = fmt.Errorf("the reply is lost: %w", io.ErrUnexpectedEOF)
+// The errors of what is lost. The library knows no more than that the connection broke; the harness knows what has happened.
+var (
+	errLostRequest = fmt.Errorf("the request is lost: %w", io.ErrUnexpectedEOF)
+	errLostReply   = fmt.Errorf("the reply is lost: %w", io.ErrUnexpectedEOF)
+)
 
 // open returns a pool whose driver is "pgx" or "postgres", with a wire in it.
 func open(name, dsn string, say func(string) string, lose int) (*sql.DB, error) {
@@ -115,27 +120,36 @@ func (c *wireConn) CheckNamedValue(v *driver.NamedValue) error {
 }
 
 func (c *wireConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (r driver.Result, err error) {
-	s, err := c.carry(ctx, query, func(query string) (err error) {
+	s, err := c.carry(ctx, query, func(query string, _ bool) (err error) {
 		r, err = c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
 		return err
 	})
+	s.done = true
 	s.end(err)
 	return r, err
 }
 
 func (c *wireConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	var r driver.Rows
-	s, err := c.carry(ctx, query, func(query string) (err error) {
+	var lost wireRows
+	s, err := c.carry(ctx, query, func(query string, lose bool) (err error) {
 		r, err = c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
+		if err == nil && lose {
+			lost = wireRows{Rows: r, s: &statement{}}
+			for row := make([]driver.Value, len(r.Columns())); err == nil; {
+				err = lost.Next(row)
+			}
+			if err == io.EOF {
+				err = r.Close()
+			}
+		}
 		return err
 	})
 	if err == nil {
 		return &wireRows{Rows: r, s: s}, nil
 	}
-	if r != nil {
-		for row := make([]driver.Value, len(r.Columns())); r.Next(row) == nil; {
-		}
-		r.Close()
+	if lost.s != nil {
+		s.done, s.written = lost.s.done, lost.s.written
 	}
 	s.end(err)
 	return nil, err
@@ -151,7 +165,8 @@ func (r *wireRows) Next(dest []driver.Value) error {
 	err := r.Rows.Next(dest)
 	r.s.answered = r.s.answered || err == nil || err == io.EOF
 	if err == nil {
-		r.s.written, _ = dest[0].(int64) // of a renewal: the lock_time
+		r.s.done = dest[0] != nil
+		r.s.written, _ = dest[0].(int64)
 	} else if err != io.EOF {
 		r.err = err
 	}
@@ -171,7 +186,8 @@ type statement struct {
 	renewal     *Op
 	call, since int64
 	answered    bool
-	written     int64
+	done        bool  // it has written
+	written     int64 // the lock_time of an acquisition or a renewal
 }
 
 func begin(ctx context.Context, query string) *statement {
@@ -202,6 +218,12 @@ func (s *statement) end(err error) {
 	case s.log == nil:
 	case s.renewal != nil:
 		switch o := s.renewal; {
+		case err == errLostRequest:
+			o.Result = Failed
+		case err == errLostReply && s.done:
+			o.Result, o.Token, o.Unheard = OK, s.written, true
+		case err == errLostReply:
+			o.Result = Failed
 		case unknown, err == nil && !s.answered: // the answer was not waited for
 			o.Result = Unknown
 		case err != nil:
@@ -212,7 +234,10 @@ func (s *statement) end(err error) {
 			o.Result, o.Token = OK, s.written
 		}
 		s.log.End(s.renewal)
-	case unknown && s.op.Kind != Write:
+	case s.op.Kind == Write, err == errLostRequest, err == errLostReply && !s.done:
+	case err == errLostReply:
+		s.log.done(s.op, s.call, s.since, s.written)
+	case unknown:
 		s.log.attempt(s.op, s.call, s.since, cmp.Or(err, s.ctx.Err()))
 	}
 	s.caller = caller{} // Close may be called twice
