@@ -24,12 +24,31 @@ func granted(ms int64, owner string) Op {
 	return at(ms, Op{Kind: Lock, Owner: owner, Max: 100_000, Result: OK, Token: ms*1e3 + 500})
 }
 
+func acquired(ms int64, owner string) Op {
+	o := granted(ms, owner)
+	o.Kind = Acquire
+	return o
+}
+
 func refused(ms int64, owner, holder string, since int64) Op {
 	return at(ms, Op{Kind: Lock, Owner: owner, Max: 100_000, Result: Refused, Holder: holder, LockTime: since*1e3 + 500, Age: (ms - since) * 1e3})
 }
 
 func renewed(ms, lease int64) Op {
 	return at(ms, Op{Kind: Renew, Owner: "a/1", Lease: lease*1e3 + 500, Max: 100_000, Result: OK, Token: ms*1e3 + 500})
+}
+
+func unheard(ms, lease int64) Op {
+	o := renewed(ms, lease)
+	o.Unheard = true
+	return o
+}
+
+// doubtful is a release in doubt that is told that it is done.
+func doubtful(from, to int64) Op {
+	o := at(from, Op{Kind: Release, Owner: "a/1", Lease: 10_500, Max: 100_000, Result: OK, Doubt: true})
+	o.ID, o.Return, o.Before = to, to*1e6, to*1e3
+	return o
 }
 
 func unlocked(ms int64, owner string) Op { return at(ms, Op{Kind: Unlock, Owner: owner, Result: OK}) }
@@ -72,6 +91,23 @@ func TestCheck_model(t *testing.T) {
 		{"one that was, of an expired lock, and nobody saw it", true, []Op{granted(10, "a/1"), unknown(120, Acquire, "b/1"), unknown(120, Release, "b/1"),
 			at(130, Op{Kind: Release, Owner: "a/1", Lease: 10_500, Result: Lost})}},
 		{"a lock of nobody", false, []Op{refused(20, "b/1", "a/1", 10)}},
+		{"a renewal of what its own renewal, unheard, has moved", true, []Op{granted(10, "a/1"), unheard(40, 10), renewed(60, 10)}},
+		{"a renewal that writes nothing since its own, unheard, has moved the lock_time", false, []Op{granted(10, "a/1"), unheard(40, 10),
+			at(60, Op{Kind: Renew, Owner: "a/1", Lease: 10_500, Max: 100_000, Result: Nothing})}},
+		{"one that writes nothing since its own, perhaps, has", false, []Op{granted(10, "a/1"),
+			at(40, Op{Kind: Renew, Owner: "a/1", Lease: 10_500, Max: 100_000, Result: Unknown}),
+			at(60, Op{Kind: Renew, Owner: "a/1", Lease: 10_500, Max: 100_000, Result: Nothing})}},
+		{"one that writes nothing after the time that the lease knows of", true, []Op{granted(10, "a/1"), unheard(40, 10),
+			at(120, Op{Kind: Renew, Owner: "a/1", Lease: 10_500, Max: 100_000, Result: Nothing})}},
+		{"a lease lost that is well", false, []Op{granted(10, "a/1"), at(60, Op{Kind: Release, Owner: "a/1", Lease: 10_500, Max: 100_000, Result: Lost})}},
+		{"a lease lost to itself", false, []Op{granted(10, "a/1"), unheard(40, 10),
+			at(60, Op{Kind: Release, Owner: "a/1", Holder: "a/1", LockTime: 40_500, Lease: 10_500, Max: 100_000, Result: Lost})}},
+		{"a lease that was released by force", true, []Op{granted(10, "a/1"), at(40, Op{Kind: Force, Owner: "a/1", Lease: 10_500, Result: OK}),
+			at(60, Op{Kind: Release, Owner: "a/1", Lease: 10_500, Max: 100_000, Result: Lost})}},
+		{"a release by force of who has renewed since", false, []Op{granted(10, "a/1"), renewed(40, 10), at(60, Op{Kind: Force, Owner: "a/1", Lease: 10_500, Result: OK})}},
+		{"a release in doubt of what another has come to hold", true, []Op{granted(10, "a/1"), unknown(20, Release, "a/1"), granted(25, "b/1"), doubtful(20, 30)}},
+		{"one that never was its own", false, []Op{granted(10, "b/1"), unknown(20, Release, "a/1"), doubtful(20, 30)}},
+		{"one that has not released it", false, []Op{granted(10, "a/1"), doubtful(20, 30)}},
 		{"a write within the term", true, []Op{granted(10, "a/1"), at(20, Op{Kind: Write, Owner: "a/1", Lease: 10_500, Result: OK})}},
 		{"a write after it", false, []Op{granted(10, "a/1"), granted(120, "b/1"), at(130, Op{Kind: Write, Owner: "a/1", Lease: 10_500, Result: OK})}},
 		{"a token that repeats", false, []Op{granted(10, "a/1"), unlocked(20, "a/1"), func() Op { o := granted(10, "b/1"); o.Call, o.Return = 30e6, 31e6; return o }()}},
@@ -154,7 +190,16 @@ func TestCheck_invariants(t *testing.T) {
 		{"a lost write", []Op{granted(10, "a/1"), write}, nil, "is gone"},
 		{"disabled by nobody", []Op{at(10, Op{Kind: Lock, Owner: "a/1", Result: JobDisabled})}, nil, "nobody had asked for"},
 		{"enabled by nobody", []Op{at(5, Op{Kind: Disable, Result: OK}), granted(10, "a/1")}, nil, "nobody had asked for"},
-		{"trust that is misplaced", []Op{granted(10, "a/1"), granted(120, "b/1"), at(2000, Op{Kind: Trust, Owner: "a/1", Lease: 10_500, Result: OK})}, nil, "trusted"},
+		{"a refusal of what was released", []Op{granted(10, "a/1"), at(20, Op{Kind: Unlock, Owner: "a/1", Parent: 30, Result: OK}),
+			at(30, Op{Kind: Unlock, Owner: "a/1", Result: Refused, Holder: "b/1"})}, nil, "although it was done"},
+		{"a lease lost that was released", []Op{granted(10, "a/1"), at(20, Op{Kind: Release, Owner: "a/1", Parent: 25, Result: OK}),
+			at(25, Op{Kind: Release, Owner: "a/1", Result: Unknown}), at(30, Op{Kind: Release, Owner: "a/1", Result: Lost, Holder: "b/1"})}, nil, "although it was done"},
+		{"a failure of what was done", []Op{at(20, Op{Kind: Unlock, Owner: "a/1", Parent: 15, Result: OK})}, nil, "although it was done"},
+		{"a lease called lost that is well", []Op{acquired(10, "a/1"),
+			at(60, Op{Kind: Ended, Owner: "a/1", Max: 100_000, Result: OK, Why: "it could not be renewed in time"})}, nil, "although it is well"},
+		{"a lease called lost in time", []Op{acquired(10, "a/1"),
+			at(101, Op{Kind: Ended, Owner: "a/1", Max: 100_000, Result: OK, Why: "it could not be renewed in time"})}, nil, ""},
+		{"trust that is misplaced", []Op{granted(10, "a/1"), granted(120, "b/1"), at(125, Op{Kind: Trust, Owner: "a/1", Lease: 10_500, Result: OK})}, nil, "trusted"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			found := invariants(test.ops, test.written)
