@@ -1,0 +1,51 @@
+// Command fenced keeps the late write of a holder out that has lost its lock without knowing.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cloudtrust/go-jobs/lock"
+)
+
+// A Store stands for one outside of the database: it refuses a token smaller than one it has seen.
+type Store struct{ token int64 }
+
+func (s *Store) Write(token int64, what string) {
+	if token < s.token {
+		fmt.Println("refused:", what)
+		return
+	}
+	s.token = token
+	fmt.Println("written:", what)
+}
+
+func main() {
+	now := time.Now()
+	l := lock.NewMemory(lock.Options{Clock: func() time.Time { return now }}) // a service has lock.New(db)
+	ctx, s := context.Background(), new(Store)
+	job := lock.Job{ComponentName: "shop", JobName: "payout", TTL: time.Minute}
+
+	first, err := l.Acquire(ctx, job)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	now = now.Add(2 * time.Minute) // the first is cut off meanwhile, and can't renew its lease
+
+	second, err := l.Acquire(ctx, job)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	s.Write(second.Token(), "by the second")
+	s.Write(first.Token(), "by the first, late")
+
+	// Results in the database of the lock need no token: Check, in the transaction that writes
+	// them, keeps it from being committed. A lock in memory has no transactions.
+	err = first.Check(ctx, nil)
+	fmt.Println("lost:", errors.Is(err, lock.ErrLost))
+	fmt.Println("the second:", second.Check(ctx, nil), second.Release(ctx))
+}
