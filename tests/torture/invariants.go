@@ -100,16 +100,17 @@ func invariants(ops []Op, written []Written) (violations []string) {
 }
 
 // trusted returns until when a lease can be trusted at least, by what it had been told before o: a tenth of its time before the
-// end, counted from the answer before the last, since nobody knows when a renewal was sent.
+// end, counted from the answer before the last, since nobody knows when a renewal was sent. A lock that was found held by an
+// attempt is as old as that says, on its way back too.
 func trusted(o Op, ops []Op) int64 {
 	var sent, answered int64
 	for _, p := range ops {
-		if p.Owner != o.Owner || p.Result != OK || p.Return > o.Call {
+		if p.Owner != o.Owner || p.Result != OK || p.Parent != 0 || p.Return > o.Call {
 			continue
 		}
 		switch {
 		case p.Kind == Acquire:
-			sent = max(sent, p.Call+1000*min(0, p.Token-p.Since)) // it may have been held for a while
+			sent = max(sent, 2*p.Call-p.Return+1000*min(0, p.Token-p.Since))
 			answered = max(answered, p.Return)
 		case p.Kind == Renew && !p.Unheard && p.Return > answered:
 			sent, answered = max(sent, answered), p.Return
