@@ -38,8 +38,8 @@ func normal(output string) string {
 	return strings.TrimSpace(strings.Join(lines, "\n"))
 }
 
-// TestTheCommandsPrintWhatThePagesShow runs them on an SQLite file with the rows of the page.
-func TestTheCommandsPrintWhatThePagesShow(t *testing.T) {
+// TestPages_commands runs them on an SQLite file with the rows of the page.
+func TestPages_commands(t *testing.T) {
 	bin := build(t)
 	for _, b := range shown(t, "console") {
 		t.Run(b.at, func(t *testing.T) {
@@ -73,8 +73,8 @@ var (
 	flags  = regexp.MustCompile(`(?:^|\s)(--?[a-z][a-z-]*)`)
 )
 
-// TestTheCommandsAndTheirFlagsExist: in what a page shows for a shell, and in what it mentions.
-func TestTheCommandsAndTheirFlagsExist(t *testing.T) {
+// TestPages_flags: in what a page shows for a shell, and in what it mentions.
+func TestPages_flags(t *testing.T) {
 	bin := build(t)
 	helps := map[string]string{}
 	help := func(command string) string {
@@ -96,10 +96,8 @@ func TestTheCommandsAndTheirFlagsExist(t *testing.T) {
 		}
 	}
 
-	pages, err := filepath.Glob("*.md")
-	require.NoError(t, err)
 	seen := 0
-	for _, page := range append(pages, "../README.md", "../cmd/lock/README.md") {
+	for _, page := range pages(t) {
 		blocks, prose := read(t, page)
 		for _, b := range blocks {
 			switch b.info {
@@ -126,5 +124,5 @@ func TestTheCommandsAndTheirFlagsExist(t *testing.T) {
 			}
 		}
 	}
-	require.Greater(t, seen, 20)
+	require.NotZero(t, seen)
 }

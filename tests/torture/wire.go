@@ -12,6 +12,7 @@ import (
 	"io"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/lib/pq"
@@ -166,7 +167,12 @@ func (r *wireRows) Next(dest []driver.Value) error {
 	r.s.answered = r.s.answered || err == nil || err == io.EOF
 	if err == nil {
 		r.s.done = dest[0] != nil
-		r.s.written, _ = dest[0].(int64)
+		switch v := dest[0].(type) {
+		case int64:
+			r.s.written = v
+		case time.Time: // CockroachDB's
+			r.s.written = v.UnixMicro()
+		}
 	} else if err != io.EOF {
 		r.err = err
 	}
