@@ -273,10 +273,10 @@ var rows = []struct {
 	status                  string
 	age                     time.Duration // 0: nobody has ever held it
 }{
-	{"import-2024", "web1/12/HZ3BTKQA", "2024-12-31T02:00:00Z", true, "UNLOCKED", 400 * 24 * time.Hour},
-	{"nightly-backup", "db3/4711/QX7RS2LB", "2026-11-23T02:00:00Z", true, "LOCKED", 12 * time.Minute},
-	{"outbox", "web1/207/PIV4EOO7", "2026-11-23T01:50:00Z/4FTPX4XX", true, "LOCKED", 7 * time.Second},
-	{"payout", "web2/311/ZQ4M2KTC", "2026-11-23T01:40:00Z/LI6JROLL", false, "UNLOCKED", 250 * time.Second},
+	{"import-2024", "web1/12/HZ3BTKQA", "2024-12-31T00:00:00Z", true, "UNLOCKED", 400 * 24 * time.Hour},
+	{"nightly-backup", "db3/4711/QX7RS2LB", "2026-11-24T02:15:00Z", true, "LOCKED", 12 * time.Minute},
+	{"outbox", "web1/207/PIV4EOO7", "2026-11-20T09:00:12Z/ZQ4M2KTC", true, "LOCKED", 7 * time.Second},
+	{"payout", "web2/311/ZQ4M2KTC", "2026-11-24T02:21:20Z/LI6JROLL", false, "UNLOCKED", 250 * time.Second},
 	{"report", "", "", false, "UNLOCKED", 0},
 }
 
@@ -356,12 +356,16 @@ func TestPages_sql(t *testing.T) {
 	onDatabases(t, func(t *testing.T, db *sql.DB) {
 		for _, b := range shown(t, "sql") {
 			t.Run(b.at, func(t *testing.T) {
-				if b.info == "sql PostgreSQL" && strings.HasSuffix(t.Name(), "CockroachDB/"+b.at) {
-					t.Skip("for PostgreSQL only")
+				if on := strings.TrimPrefix(b.info, "sql"); on != "" && !strings.Contains(t.Name(), "/"+on[1:]+"/") {
+					t.Skip("for" + on)
 				}
 				fill(t, db)
 				if strings.Contains(b.text, "CREATE ROLE") {
-					defer do(t, db, "DROP OWNED BY "+roles+"; DROP ROLE "+roles)
+					drop := "DROP OWNED BY " + roles
+					if strings.Contains(t.Name(), "/CockroachDB/") {
+						drop = "DROP TABLE locks" // 21.1 drops nothing by its owner
+					}
+					defer do(t, db, drop+"; DROP ROLE "+roles)
 				}
 				if b.next == nil || b.next.info != "text" {
 					do(t, db, b.text)
@@ -412,7 +416,7 @@ func TestPages_roles(t *testing.T) {
 	type calls struct{ lock, disable, list, remove bool }
 	for role, may := range map[string]calls{
 		"shop_service": {lock: true, disable: true, list: true},
-		"oncall":       {lock: true, disable: true, list: true},
+		"oncall":       {lock: true, disable: true, list: true, remove: true},
 		"dashboard":    {list: true},
 	} {
 		t.Run(role, func(t *testing.T) {
@@ -441,7 +445,7 @@ func TestPages_cleanUp(t *testing.T) {
 FROM locks WHERE job_name = 'import-2024'`)
 		do(t, db, `INSERT INTO locks SELECT component_name, component_id, 'old, disabled', job_id, FALSE, 'UNLOCKED', lock_time
 FROM locks WHERE job_name = 'import-2024'`)
-		do(t, db, find(t, "DELETE"))
+		do(t, db, find(t, "DELETE FROM"))
 		require.Equal(t, [][]string{{"job_name"}, {"nightly-backup"}, {"old, disabled"}, {"old, held"}, {"outbox"}, {"payout"},
 			{"report"}}, ask(t, db, "SELECT job_name FROM locks ORDER BY job_name", ""))
 	})
@@ -472,7 +476,7 @@ func TestPages_deletedRow(t *testing.T) {
 		remove("payout")
 		require.NoError(t, l.Lock("shop", "b", "payout", "2", time.Hour), "that it is disabled")
 
-		tick := time.Date(2024, time.December, 31, 2, 0, 0, 0, time.UTC)
+		tick := time.Date(2024, time.December, 31, 0, 0, 0, 0, time.UTC)
 		_, err := acquire(lock.Job{JobName: "import-2024", Tick: tick})
 		require.Error(t, err)
 		remove("import-2024")

@@ -171,9 +171,9 @@ func (l *Log) End(o *Op) {
 	}
 }
 
-// attempt records that a statement was sent on behalf of o and nobody knows what came of it.
-func (l *Log) attempt(o Op, call, since int64, why error) {
-	o.Parent, o.ID, o.Call, o.Since, o.Result, o.Why = o.ID, l.last.Add(1), call, since, Unknown, why.Error()
+// attempt records that a statement was sent on behalf of o, and has failed or nobody knows what came of it.
+func (l *Log) attempt(o Op, call, since int64, result Result, why error) {
+	o.Parent, o.ID, o.Call, o.Since, o.Result, o.Why = o.ID, l.last.Add(1), call, since, result, why.Error()
 	l.write(o)
 }
 

@@ -244,7 +244,9 @@ func (s *statement) end(err error) {
 	case err == errLostReply:
 		s.log.done(s.op, s.call, s.since, s.written)
 	case unknown:
-		s.log.attempt(s.op, s.call, s.since, cmp.Or(err, s.ctx.Err()))
+		s.log.attempt(s.op, s.call, s.since, Unknown, cmp.Or(err, s.ctx.Err()))
+	case err != nil:
+		s.log.attempt(s.op, s.call, s.since, Failed, err)
 	}
 	s.caller = caller{} // Close may be called twice
 }
