@@ -189,7 +189,7 @@ func oneWins(l *lock.Lock, component, job, run string) error {
 	return nil
 }
 
-func TestTheLockWorksOnEveryStack(t *testing.T) {
+func TestLock_stacks(t *testing.T) {
 	for _, s := range stacks {
 		t.Run(s.name, func(t *testing.T) {
 			p := newDatabase(t)

@@ -3,8 +3,10 @@ package compat_test
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,13 +20,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/crdbtest"
 )
 
 // postgresShape describes each column of the table, and its primary key.
-const postgresShape = `SELECT concat_ws(' ', column_name, data_type, udt_name, is_nullable, column_default,
-	character_maximum_length, collation_name)
+const postgresShape = `SELECT column_name || ' ' || data_type || ' ' || udt_name || ' ' || is_nullable || ' ' || coalesce(column_default, '')
+	|| ' ' || coalesce(character_maximum_length::text, '') || ' ' || coalesce(collation_name, '')
 FROM (SELECT * FROM information_schema.columns WHERE table_name = 'locks' ORDER BY ordinal_position) AS c
-UNION ALL SELECT concat_ws(' ', 'primary key', column_name)
+UNION ALL SELECT 'primary key ' || column_name
 FROM (SELECT * FROM information_schema.key_column_usage WHERE table_name = 'locks' ORDER BY ordinal_position) AS k`
 
 // engines are the databases for which there are migrations.
@@ -68,22 +71,25 @@ var engines = []struct {
 	},
 }
 
-// openCockroach opens the database that the environment names, and empties it.
+// openCockroach opens a database of its own.
 func openCockroach(t *testing.T) *sql.DB {
-	dsn := os.Getenv("LOCK_TEST_COCKROACH_URL")
-	if dsn == "" {
-		t.Skip("LOCK_TEST_COCKROACH_URL is not set")
+	c, err := startCockroach()
+	if crdbtest.Dispensable(err) {
+		t.Skip(err)
 	}
-	db, err := sql.Open("pgx", dsn)
 	require.NoError(t, err)
-	for _, table := range []string{"locks", "goose_db_version", "schema_migrations", "schema_lock"} {
-		mustExec(t, db, `DROP TABLE IF EXISTS `+table)
-	}
+	admin, err := sql.Open("pgx", c.Nodes[0].DSN())
+	require.NoError(t, err)
+	defer admin.Close()
+	name := fmt.Sprintf("d%d", databases.Add(1))
+	mustExec(t, admin, "CREATE DATABASE "+name)
+	db, err := sql.Open("pgx", strings.Replace(c.Nodes[0].DSN(), "/defaultdb?", "/"+name+"?", 1))
+	require.NoError(t, err)
 	return keep(t, db)
 }
 
-// TestMigrationsMakeTheTableThatNewMakes: up and down, by the tools themselves.
-func TestMigrationsMakeTheTableThatNewMakes(t *testing.T) {
+// TestNew_migrations: up and down, by the tools themselves.
+func TestNew_migrations(t *testing.T) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
 			made := e.open(t)
@@ -122,7 +128,11 @@ func TestMigrationsMakeTheTableThatNewMakes(t *testing.T) {
 					db := e.open(t)
 					up, down := steps(t, db)
 					require.Empty(t, shape(t, db, e.shape))
-					require.NoError(t, up())
+					err := up()
+					if err != nil && strings.Contains(err.Error(), `at or near "generated"`) {
+						t.Skip("CockroachDB 21.1 lacks the identity columns of the tool's own table")
+					}
+					require.NoError(t, err)
 					require.Equal(t, want, shape(t, db, e.shape))
 
 					l, err := lock.NewWith(db, lock.Options{NoDDL: true})

@@ -16,9 +16,9 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// TestBunPutsInTheArgumentsItself: what bun adds to *sql.DB and *sql.Tx takes the arguments for its own placeholders, and leaves $1
+// TestLock_Lock_bun: what bun adds to *sql.DB and *sql.Tx takes the arguments for its own placeholders, and leaves $1
 // without one. What it wraps has to be handed over.
-func TestBunPutsInTheArgumentsItself(t *testing.T) {
+func TestLock_Lock_bun(t *testing.T) {
 	ctx := patient(t)
 	db := bun.NewDB(newDatabase(t).open(t, "pgx"), pgdialect.New())
 	require.ErrorContains(t, lock.New(db).Lock("shop", "a", "job", "1", time.Hour), "expected 8 arguments, got 0")
@@ -28,11 +28,11 @@ func TestBunPutsInTheArgumentsItself(t *testing.T) {
 	tx, err := db.BeginTx(ctx, nil)
 	require.NoError(t, err)
 	defer tx.Rollback()
-	require.ErrorContains(t, lease.Check(ctx, tx), "expected 6 arguments, got 0")
+	require.ErrorContains(t, lease.Check(ctx, tx), "expected 2 arguments, got 0")
 }
 
-// TestCheckRefusesWhatIsNoTransaction, since it would lock the row for no longer than its own statement takes.
-func TestCheckRefusesWhatIsNoTransaction(t *testing.T) {
+// TestLease_Check_noTransaction, since it would lock the row for no longer than its own statement takes.
+func TestLease_Check_noTransaction(t *testing.T) {
 	ctx := patient(t)
 	p := newDatabase(t)
 	db := openSQLX(t, p)
@@ -50,8 +50,8 @@ func TestCheckRefusesWhatIsNoTransaction(t *testing.T) {
 	require.ErrorContains(t, lease.Check(ctx, gdb.Statement.ConnPool), "a *gorm.PreparedStmtDB is not a transaction")
 }
 
-// TestAPoolOfOneConnection: a renewal waits for the job's transaction to give the connection back, and the job for the renewal.
-func TestAPoolOfOneConnection(t *testing.T) {
+// TestLease_Renew_poolOfOne: a renewal waits for the job's transaction to give the connection back, and the job for the renewal.
+func TestLease_Renew_poolOfOne(t *testing.T) {
 	ctx := patient(t)
 	pool, err := pgxpool.New(ctx, newDatabase(t).dsn("pool_max_conns=1"))
 	require.NoError(t, err)

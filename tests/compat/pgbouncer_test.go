@@ -45,11 +45,11 @@ var modes = []struct {
 	{name: "pgx, simple_protocol", driver: "pgx", params: []string{"default_query_exec_mode=simple_protocol"}},
 }
 
-func TestTheLockWorksBehindPgBouncer(t *testing.T) {
+func TestLock_pgBouncer(t *testing.T) {
 	b := sharedPgBouncer(t)
 	for _, m := range modes {
 		if m.parts || m.names && !b.tracks {
-			continue // see TestStatementsThatPgBouncerLoses
+			continue // see TestLock_Lock_pgBouncerLosesStatements
 		}
 		t.Run(m.name, func(t *testing.T) {
 			direct := newDatabase(t)
@@ -59,9 +59,9 @@ func TestTheLockWorksBehindPgBouncer(t *testing.T) {
 	}
 }
 
-// TestALeaseOutlivesItsConnections: between two renewals it is another connection to the server that the next one goes by, and
+// TestLease_Renew_connectionLost: between two renewals it is another connection to the server that the next one goes by, and
 // the old one is gone.
-func TestALeaseOutlivesItsConnections(t *testing.T) {
+func TestLease_Renew_connectionLost(t *testing.T) {
 	b := sharedPgBouncer(t)
 	direct := newDatabase(t)
 	admin := direct.open(t, "pgx")
@@ -90,8 +90,8 @@ func TestALeaseOutlivesItsConnections(t *testing.T) {
 	}
 }
 
-// TestACallOutlastsARestartOfPgBouncer: it is tried again until pgbouncer is back.
-func TestACallOutlastsARestartOfPgBouncer(t *testing.T) {
+// TestLock_Unlock_pgBouncerRestarts: it is tried again until pgbouncer is back.
+func TestLock_Unlock_pgBouncerRestarts(t *testing.T) {
 	tracks := sharedPgBouncer(t).tracks
 	direct := newDatabase(t)
 	for _, m := range modes {
@@ -126,8 +126,8 @@ func TestACallOutlastsARestartOfPgBouncer(t *testing.T) {
 	}
 }
 
-// TestStatementsThatPgBouncerLoses says what the two modes fail with that rely on a connection to stay the same.
-func TestStatementsThatPgBouncerLoses(t *testing.T) {
+// TestLock_Lock_pgBouncerLosesStatements says what the two modes fail with that rely on a connection to stay the same.
+func TestLock_Lock_pgBouncerLosesStatements(t *testing.T) {
 	t.Run("pgx, cache_statement", func(t *testing.T) {
 		b := sharedPgBouncer(t)
 		if b.tracks {

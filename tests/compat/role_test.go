@@ -18,8 +18,8 @@ func newRole(t *testing.T, p place, admin *sql.DB) place {
 	return p
 }
 
-// TestARoleThatMayOnlyReadAndWrite: New's attempt to create the table fails, and everything works.
-func TestARoleThatMayOnlyReadAndWrite(t *testing.T) {
+// TestNew_roleWithoutDDL: New's attempt to create the table fails, and everything works.
+func TestNew_roleWithoutDDL(t *testing.T) {
 	direct := newDatabase(t)
 	admin := direct.open(t, "pgx")
 	role := newRole(t, direct, admin)
@@ -36,8 +36,8 @@ func TestARoleThatMayOnlyReadAndWrite(t *testing.T) {
 	require.NoError(t, l.Lock("shop", "a", "NoDDL", "1", time.Hour))
 }
 
-// TestWhatARoleLacksIsSaid: the first call says it.
-func TestWhatARoleLacksIsSaid(t *testing.T) {
+// TestLock_Lock_missingPrivileges: the first call says it.
+func TestLock_Lock_missingPrivileges(t *testing.T) {
 	for _, driver := range []string{"pgx", "postgres"} {
 		t.Run(driver, func(t *testing.T) {
 			direct := newDatabase(t)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/cloudtrust/go-jobs/lock/internal/crdbtest"
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
@@ -25,6 +26,15 @@ var (
 	})
 	postgres atomic.Pointer[pgtest.Server]
 
+	startCockroach = sync.OnceValues(func() (*crdbtest.Cluster, error) {
+		c, err := crdbtest.Start(1)
+		if err == nil {
+			cockroach.Store(c)
+		}
+		return c, err
+	})
+	cockroach atomic.Pointer[crdbtest.Cluster]
+
 	databases atomic.Int64
 )
 
@@ -35,6 +45,9 @@ func TestMain(m *testing.M) {
 	}
 	if s := postgres.Load(); s != nil {
 		s.Close()
+	}
+	if c := cockroach.Load(); c != nil {
+		c.Close()
 	}
 	os.Exit(code)
 }

@@ -25,8 +25,8 @@ func soak(t *testing.T, o options) report {
 	return r
 }
 
-// TestNothingGrows is the short form: the long one is go run ./tests/soak.
-func TestNothingGrows(t *testing.T) {
+// TestRun is the short form: the long one is go run ./tests/soak.
+func TestRun(t *testing.T) {
 	r := soak(t, options{duration: 8 * time.Second, naptime: time.Second, work: (*worker).round})
 	require.Empty(t, r.wrong)
 	for _, kind := range []lock.EventKind{lock.Acquired, lock.Refused, lock.Renewed, lock.Released} {
@@ -35,8 +35,8 @@ func TestNothingGrows(t *testing.T) {
 	require.NotZero(t, r.checks)
 }
 
-// TestALeakIsFound: the instances forget goroutines, rows and a connection each.
-func TestALeakIsFound(t *testing.T) {
+// TestRun_leak: the instances forget goroutines, rows and a connection each.
+func TestRun_leak(t *testing.T) {
 	forgotten := make(chan struct{})
 	defer close(forgotten)
 	r := soak(t, options{duration: 5 * time.Second, naptime: time.Second, work: func(w *worker) {
@@ -58,8 +58,8 @@ func TestALeakIsFound(t *testing.T) {
 	}
 }
 
-// TestTheVerdict judges series of which a person can say whether they grow. Each is that of the first figure, which may grow by 1024.
-func TestTheVerdict(t *testing.T) {
+// TestJudge judges series of which a person can say whether they grow. Each is that of the first figure, which may grow by 1024.
+func TestJudge(t *testing.T) {
 	require.Equal(t, int64(1024), figures[0].most)
 	for _, test := range []struct {
 		name  string
@@ -107,7 +107,7 @@ func TestTheVerdict(t *testing.T) {
 	}
 }
 
-func TestTheOptions(t *testing.T) {
+func TestRun_options(t *testing.T) {
 	for says, o := range map[string]options{
 		"duration of 1s":              {duration: time.Second, naptime: time.Second},
 		"naptime of 500ms":            {duration: time.Minute, naptime: time.Second / 2},

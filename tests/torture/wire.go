@@ -239,6 +239,9 @@ func (s *statement) end(err error) {
 		default:
 			o.Result, o.Token = OK, s.written
 		}
+		if err != nil {
+			s.renewal.Why = err.Error()
+		}
 		s.log.End(s.renewal)
 	case s.op.Kind == Write, err == errLostRequest, err == errLostReply && !s.done:
 	case err == errLostReply:
@@ -258,5 +261,6 @@ func uncertain(err error) bool {
 		return true
 	}
 	state := s.SQLState()
-	return strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P") || state == "40003"
+	return strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P") || state == "40003" ||
+		state == "57014" && strings.Contains(err.Error(), "query execution canceled") // of CockroachDB: before or after the commit
 }
