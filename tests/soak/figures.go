@@ -46,6 +46,7 @@ const fewest = 20
 
 // sample takes samples for the time, after the warm-up: fifty, or one every five seconds.
 func (s sampler) sample(ctx context.Context, d time.Duration) (all []sample, err error) {
+	warmUp := min(warmUp, d/4)
 	begin := time.Now().Add(warmUp)
 	next := time.NewTimer(warmUp)
 	defer next.Stop()
@@ -79,10 +80,10 @@ func (s sampler) now() (sample, error) {
 	return sample{int64(m.HeapAlloc) >> 10, int64(runtime.NumGoroutine()), open, server, live, dead, dead, size >> 10}, err
 }
 
-// atRest says what is left when nobody works any more. What was cancelled or closed ends soon after.
-func (s sampler) atRest(goroutines int) (wrong []string) {
+// atRest returns what is left when nobody works any more. What was cancelled or closed ends soon after.
+func (s sampler) atRest(goroutines int, patience time.Duration) (wrong []string) {
 	soon := func(done func() bool) bool {
-		for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				return false
 			}

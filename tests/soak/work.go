@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -29,7 +30,7 @@ const (
 	longest = 3 * time.Second
 	// lifetime is how old a connection may get before it is replaced by another.
 	lifetime = 15 * time.Second
-	// warmUp is how long they work before the first sample: pools and caches fill.
+	// warmUp is how long they work at most before the first sample: pools and caches fill.
 	warmUp = 5 * time.Second
 )
 
@@ -37,6 +38,7 @@ type options struct {
 	duration time.Duration
 	naptime  time.Duration
 	work     func(*worker) // what a goroutine does again and again
+	patience time.Duration // for what ends after the work; 0: a minute
 }
 
 // A worker is a goroutine of an instance.
@@ -168,7 +170,7 @@ func run(ctx context.Context, o options) (r report, err error) {
 		r.wrong = append(r.wrong, "there are goroutines that don't end")
 		return r, nil
 	}
-	r.wrong = append(r.wrong, s.atRest(before)...)
+	r.wrong = append(r.wrong, s.atRest(before, cmp.Or(o.patience, time.Minute))...)
 	err = admin.QueryRow("SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'locks'").Scan(&r.vacuums)
 	return r, err
 }
