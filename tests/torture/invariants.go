@@ -112,7 +112,7 @@ func trusted(o Op, ops []Op) int64 {
 		case p.Kind == Acquire:
 			sent = max(sent, 2*p.Call-p.Return+1000*min(0, p.Token-p.Since))
 			answered = max(answered, p.Return)
-		case p.Kind == Renew && !p.Unheard && p.Return > answered:
+		case p.Kind == Renew && !p.Unheard && p.Return > answered && p.Return < sent+900*o.Max: // or the answer may be too late
 			sent, answered = max(sent, answered), p.Return
 		}
 	}
