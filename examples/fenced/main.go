@@ -24,7 +24,8 @@ func (s *Store) Write(token int64, what string) {
 
 func main() {
 	now := time.Now()
-	l := lock.NewMemory(lock.Options{Clock: func() time.Time { return now }}) // a service has lock.New(db)
+	// a service has lock.New(db)
+	l := lock.NewMemory(lock.Options{Clock: func() time.Time { return now }})
 	ctx, s := context.Background(), new(Store)
 	job := lock.Job{ComponentName: "shop", JobName: "payout", TTL: time.Minute}
 

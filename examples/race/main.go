@@ -48,7 +48,8 @@ func main() {
 
 // compete is what each of the processes does: it runs the job again and again, until it is killed.
 func compete(ctx context.Context, dir, instance string) error {
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "locks.db")+"?_pragma=busy_timeout(10000)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir,
+		"locks.db")+"?_pragma=busy_timeout(10000)")
 	if err != nil {
 		return err
 	}
@@ -110,7 +111,8 @@ func race() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	fmt.Printf("%d processes compete for one job. Its lock expires %v after its last renewal.\n\n", instances, ttl)
+	fmt.Printf("%d processes compete for one job. Its lock expires %v after its last renewal.\n\n",
+		instances, ttl)
 	lines := make(chan line)
 	processes := map[string]*exec.Cmd{}
 	var all sync.WaitGroup

@@ -17,7 +17,8 @@ func TestRace(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	for _, want := range []string{`is dead`, `takeover of instance-\d`, `The journal: \d+ runs, [1-9]`, `No two ran at once`} {
+	for _, want := range []string{`is dead`, `takeover of instance-\d`, `The journal: \d+ runs, [1-9]`,
+		`No two ran at once`} {
 		if !regexp.MustCompile(want).Match(out) {
 			t.Errorf("it does not say %s", want)
 		}
@@ -38,8 +39,10 @@ func TestCheck(t *testing.T) {
 	for _, test := range []struct{ name, old, new, says string }{
 		{"lawful", "", "", ""},
 		{"a begin within a run", "b 2 begin", "b 2 begin\na 4 begin", "a begins while b is at work"},
-		{"a begin before an end", "a 1 end\nb 2 begin", "b 2 begin\na 1 end", "b begins while a is at work"},
-		{"a step outside of a run", "a 1 end", "a 1 end\na 1 step", "a is at work with token 1 outside of its run"},
+		{"a begin before an end", "a 1 end\nb 2 begin", "b 2 begin\na 1 end",
+			"b begins while a is at work"},
+		{"a step outside of a run", "a 1 end", "a 1 end\na 1 step",
+			"a is at work with token 1 outside of its run"},
 		{"a takeover from the living", "b 0 killed\n", "", "c takes over from b, which is not dead"},
 		{"a token that repeats", "b 2 begin", "b 1 begin", "b has token 1, which is not after 1"},
 		{"nonsense", "a 1 step", "a step", `"a step" is no line of a journal`},

@@ -76,7 +76,8 @@ func Start(nodes int) (c *Cluster, err error) {
 		if nodes > 1 {
 			n.args = []string{bin, "start", "--join=" + strings.Join(addrs, ",")}
 		}
-		n.args = append(n.args, "--insecure", "--store=path="+n.dir, "--cache=64MiB", "--max-sql-memory=64MiB",
+		n.args = append(n.args, "--insecure", "--store=path="+n.dir, "--cache=64MiB",
+			"--max-sql-memory=64MiB",
 			"--listen-addr="+n.Addr, "--http-addr=127.0.0.1:0")
 		if err := n.start(); err != nil {
 			return c, err

@@ -24,7 +24,8 @@ type bench struct {
 
 // age makes a component's locks older.
 func (b bench) age(t *testing.T, component string, by time.Duration) {
-	mustExec(t, b.db, `UPDATE locks SET lock_time = lock_time - $2::text::interval WHERE component_name = $1`,
+	mustExec(t, b.db,
+		`UPDATE locks SET lock_time = lock_time - $2::text::interval WHERE component_name = $1`,
 		component, fmt.Sprintf("%d microseconds", by.Microseconds()))
 }
 
@@ -41,20 +42,22 @@ func refusedBy(t *testing.T, err error, componentID, jobID string) {
 	require.Equal(t, jobID, refusal.Holder().JobID)
 }
 
-// cases are what has to work on every stack. The name of a case is also the component whose locks it uses.
+// cases are what has to work on every stack. The name of a case is also the component whose locks
+// it uses.
 var cases = []struct {
 	name string
 	try  func(t *testing.T, b bench, component string)
 }{
-	{"a lock is granted, refused to others in its holder's name, and given back", func(t *testing.T, b bench, component string) {
-		require.NoError(t, b.l.Lock(component, "a", "job", "1", time.Hour))
-		require.NoError(t, b.l.Lock(component, "a", "job", "1", time.Hour), "its holder's own")
-		refusedBy(t, b.l.Lock(component, "b", "job", "2", time.Hour), "a", "1")
-		refusedBy(t, b.l.Unlock(component, "b", "job", "2"), "a", "1")
-		require.NoError(t, b.l.Unlock(component, "a", "job", "1"))
-		require.NoError(t, b.l.Lock(component, "b", "job", "2", time.Hour))
-		refusedBy(t, b.l.Lock(component, "a", "job", "1", time.Hour), "b", "2")
-	}},
+	{"a lock is granted, refused to others in its holder's name, and given back",
+		func(t *testing.T, b bench, component string) {
+			require.NoError(t, b.l.Lock(component, "a", "job", "1", time.Hour))
+			require.NoError(t, b.l.Lock(component, "a", "job", "1", time.Hour), "its holder's own")
+			refusedBy(t, b.l.Lock(component, "b", "job", "2", time.Hour), "a", "1")
+			refusedBy(t, b.l.Unlock(component, "b", "job", "2"), "a", "1")
+			require.NoError(t, b.l.Unlock(component, "a", "job", "1"))
+			require.NoError(t, b.l.Lock(component, "b", "job", "2", time.Hour))
+			refusedBy(t, b.l.Lock(component, "a", "job", "1", time.Hour), "b", "2")
+		}},
 	{"a lock that has expired is taken over", func(t *testing.T, b bench, component string) {
 		require.NoError(t, b.l.Lock(component, "a", "job", "1", time.Hour))
 		b.age(t, component, 2*time.Hour)
@@ -70,7 +73,8 @@ var cases = []struct {
 	}},
 	{"a run commits what it has written, with Check", func(t *testing.T, b bench, component string) {
 		run := "of " + component
-		job := lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1", TTL: time.Hour}
+		job := lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1",
+			TTL: time.Hour}
 		require.NoError(t, b.l.Run(patient(t), job, func(ctx context.Context) error {
 			lease := lock.LeaseFrom(ctx)
 			if err := lease.Renew(ctx); err != nil {
@@ -84,24 +88,28 @@ var cases = []struct {
 		require.Equal(t, 1, b.results(t, run))
 		require.NoError(t, b.l.Lock(component, "b", "job", "2", 0), "it has been released")
 	}},
-	{"until the transaction of a Check ends, nobody can take over", func(t *testing.T, b bench, component string) {
-		ctx := patient(t)
-		lease, err := b.l.Acquire(ctx, lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1", TTL: time.Hour})
-		require.NoError(t, err)
-		require.NoError(t, b.transact(ctx, func(tx lock.Transaction, _ func(string) error) error {
-			if err := lease.Check(ctx, tx); err != nil {
-				return err
-			}
-			_, err := b.db.ExecContext(ctx, `SELECT 1 FROM locks WHERE component_name = $1 FOR UPDATE NOWAIT`, component)
-			require.ErrorContains(t, err, "could not obtain lock on row")
-			return nil
-		}))
-		mustExec(t, b.db, `SELECT 1 FROM locks WHERE component_name = $1 FOR UPDATE NOWAIT`, component)
-		require.NoError(t, lease.Release(ctx))
-	}},
+	{"until the transaction of a Check ends, nobody can take over",
+		func(t *testing.T, b bench, component string) {
+			ctx := patient(t)
+			lease, err := b.l.Acquire(ctx, lock.Job{ComponentName: component, ComponentID: "a",
+				JobName: "job", JobID: "1", TTL: time.Hour})
+			require.NoError(t, err)
+			require.NoError(t, b.transact(ctx, func(tx lock.Transaction, _ func(string) error) error {
+				if err := lease.Check(ctx, tx); err != nil {
+					return err
+				}
+				_, err := b.db.ExecContext(ctx,
+					`SELECT 1 FROM locks WHERE component_name = $1 FOR UPDATE NOWAIT`, component)
+				require.ErrorContains(t, err, "could not obtain lock on row")
+				return nil
+			}))
+			mustExec(t, b.db, `SELECT 1 FROM locks WHERE component_name = $1 FOR UPDATE NOWAIT`, component)
+			require.NoError(t, lease.Release(ctx))
+		}},
 	{"a run that has lost its lock can't commit", func(t *testing.T, b bench, component string) {
 		ctx, run := patient(t), "of "+component
-		lease, err := b.l.Acquire(ctx, lock.Job{ComponentName: component, ComponentID: "a", JobName: "job", JobID: "1", TTL: time.Hour})
+		lease, err := b.l.Acquire(ctx, lock.Job{ComponentName: component, ComponentID: "a",
+			JobName: "job", JobID: "1", TTL: time.Hour})
 		require.NoError(t, err)
 		b.age(t, component, 2*time.Hour)
 		require.NoError(t, b.l.Lock(component, "b", "job", "2", time.Hour))
@@ -158,7 +166,8 @@ var cases = []struct {
 
 const challengers = 16
 
-// oneWins lets 16 challengers ask at once, and says how it was not one that won, or not it whom all the others name.
+// oneWins lets 16 challengers ask at once, and says how it was not one that won, or not it whom all
+// the others name.
 func oneWins(l *lock.Lock, component, job, run string) error {
 	var (
 		answers [challengers]error
@@ -182,7 +191,8 @@ func oneWins(l *lock.Lock, component, job, run string) error {
 			continue
 		}
 		var refusal *lock.ErrUnauthorised
-		if !errors.As(err, &refusal) || refusal.Holder().ComponentID != fmt.Sprintf("instance %d", winner) || refusal.Holder().JobID != run {
+		if !errors.As(err, &refusal) || refusal.Holder().ComponentID != fmt.Sprintf("instance %d",
+			winner) || refusal.Holder().JobID != run {
 			return fmt.Errorf("instance %d has won, and to instance %d was said: %w", winner, i, err)
 		}
 	}

@@ -24,11 +24,15 @@ import (
 )
 
 // postgresShape describes each column of the table, and its primary key.
-const postgresShape = `SELECT column_name || ' ' || data_type || ' ' || udt_name || ' ' || is_nullable || ' ' || coalesce(column_default, '')
+const postgresShape = `SELECT column_name || ' ' || data_type || ' ' || udt_name
+	|| ' ' || is_nullable
+	|| ' ' || coalesce(column_default, '')
 	|| ' ' || coalesce(character_maximum_length::text, '') || ' ' || coalesce(collation_name, '')
-FROM (SELECT * FROM information_schema.columns WHERE table_name = 'locks' ORDER BY ordinal_position) AS c
+FROM (SELECT * FROM information_schema.columns WHERE table_name = 'locks'
+	ORDER BY ordinal_position) AS c
 UNION ALL SELECT 'primary key ' || column_name
-FROM (SELECT * FROM information_schema.key_column_usage WHERE table_name = 'locks' ORDER BY ordinal_position) AS k`
+FROM (SELECT * FROM information_schema.key_column_usage WHERE table_name = 'locks'
+	ORDER BY ordinal_position) AS k`
 
 // engines are the databases for which there are migrations.
 var engines = []struct {
@@ -44,7 +48,10 @@ var engines = []struct {
 		open:    func(t *testing.T) *sql.DB { return newDatabase(t).open(t, "pgx") },
 		shape:   postgresShape,
 		dialect: goose.DialectPostgres,
-		migrate: func(db *sql.DB) (database.Driver, error) { return migratepgx.WithInstance(db, &migratepgx.Config{}) },
+		migrate: func(db *sql.DB) (database.Driver, error) {
+			return migratepgx.WithInstance(db,
+				&migratepgx.Config{})
+		},
 	},
 	{
 		name:    "CockroachDB",
@@ -59,11 +66,13 @@ var engines = []struct {
 		name:   "SQLite",
 		folder: "sqlite",
 		open: func(t *testing.T) *sql.DB {
-			db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "locks.db")+"?_pragma=busy_timeout(10000)")
+			db, err := sql.Open("sqlite", "file:"+filepath.Join(t.TempDir(),
+				"locks.db")+"?_pragma=busy_timeout(10000)")
 			require.NoError(t, err)
 			return keep(t, db)
 		},
-		shape:   `SELECT concat_ws(' ', name, type, "notnull", dflt_value, 'primary key', pk) FROM pragma_table_info('locks')`,
+		shape: `SELECT concat_ws(' ', name, type, "notnull", dflt_value, 'primary key', pk)
+FROM pragma_table_info('locks')`,
 		dialect: goose.DialectSQLite3,
 		migrate: func(db *sql.DB) (database.Driver, error) {
 			return migratesqlite.WithInstance(db, &migratesqlite.Config{})
@@ -98,7 +107,8 @@ func TestNew_migrations(t *testing.T) {
 			require.NotEmpty(t, want)
 			for name, steps := range map[string]func(t *testing.T, db *sql.DB) (up, down func() error){
 				"goose": func(t *testing.T, db *sql.DB) (up, down func() error) {
-					p, err := goose.NewProvider(e.dialect, db, os.DirFS(filepath.Join("../../docs/migrations/goose", e.folder)))
+					p, err := goose.NewProvider(e.dialect, db,
+						os.DirFS(filepath.Join("../../docs/migrations/goose", e.folder)))
 					require.NoError(t, err)
 					up = func() error {
 						_, err := p.Up(patient(t))
@@ -111,7 +121,8 @@ func TestNew_migrations(t *testing.T) {
 					return up, down
 				},
 				"golang-migrate": func(t *testing.T, db *sql.DB) (up, down func() error) {
-					files, err := iofs.New(os.DirFS(filepath.Join("../../docs/migrations/golang-migrate", e.folder)), ".")
+					files, err := iofs.New(os.DirFS(filepath.Join("../../docs/migrations/golang-migrate",
+						e.folder)), ".")
 					require.NoError(t, err)
 					driver, err := e.migrate(db)
 					require.NoError(t, err)

@@ -16,14 +16,16 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// TestLock_Lock_bun: what bun adds to *sql.DB and *sql.Tx takes the arguments for its own placeholders, and leaves $1
-// without one. What it wraps has to be handed over.
+// TestLock_Lock_bun: what bun adds to *sql.DB and *sql.Tx takes the arguments for its own
+// placeholders, and leaves $1 without one. What it wraps has to be handed over.
 func TestLock_Lock_bun(t *testing.T) {
 	ctx := patient(t)
 	db := bun.NewDB(newDatabase(t).open(t, "pgx"), pgdialect.New())
-	require.ErrorContains(t, lock.New(db).Lock("shop", "a", "job", "1", time.Hour), "expected 8 arguments, got 0")
+	require.ErrorContains(t, lock.New(db).Lock("shop", "a", "job", "1", time.Hour),
+		"expected 8 arguments, got 0")
 
-	lease, err := lock.New(db.DB).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job", TTL: time.Hour})
+	lease, err := lock.New(db.DB).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job",
+		TTL: time.Hour})
 	require.NoError(t, err)
 	tx, err := db.BeginTx(ctx, nil)
 	require.NoError(t, err)
@@ -31,26 +33,32 @@ func TestLock_Lock_bun(t *testing.T) {
 	require.ErrorContains(t, lease.Check(ctx, tx), "expected 2 arguments, got 0")
 }
 
-// TestLease_Check_noTransaction, since it would lock the row for no longer than its own statement takes.
+// TestLease_Check_noTransaction, since it would lock the row for no longer than its own statement
+// takes.
 func TestLease_Check_noTransaction(t *testing.T) {
 	ctx := patient(t)
 	p := newDatabase(t)
 	db := openSQLX(t, p)
-	lease, err := lock.New(db).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job", TTL: time.Hour})
+	lease, err := lock.New(db).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "job",
+		TTL: time.Hour})
 	require.NoError(t, err)
 	require.ErrorContains(t, lease.Check(ctx, db), "a *sqlx.DB is not a transaction")
 	require.ErrorContains(t, lease.Check(ctx, db.DB), "a *sql.DB is not a transaction")
-	require.ErrorContains(t, lease.Check(ctx, bun.NewDB(db.DB, pgdialect.New())), "a *bun.DB is not a transaction")
+	require.ErrorContains(t, lease.Check(ctx, bun.NewDB(db.DB, pgdialect.New())),
+		"a *bun.DB is not a transaction")
 
-	gdb, err := gorm.Open(gormpostgres.Open(p.dsn()), &gorm.Config{PrepareStmt: true, Logger: logger.Discard})
+	gdb, err := gorm.Open(gormpostgres.Open(p.dsn()), &gorm.Config{PrepareStmt: true,
+		Logger: logger.Discard})
 	require.NoError(t, err)
 	pool, err := gdb.DB()
 	require.NoError(t, err)
 	keep(t, pool)
-	require.ErrorContains(t, lease.Check(ctx, gdb.Statement.ConnPool), "a *gorm.PreparedStmtDB is not a transaction")
+	require.ErrorContains(t, lease.Check(ctx, gdb.Statement.ConnPool),
+		"a *gorm.PreparedStmtDB is not a transaction")
 }
 
-// TestLease_Renew_poolOfOne: a renewal waits for the job's transaction to give the connection back, and the job for the renewal.
+// TestLease_Renew_poolOfOne: a renewal waits for the job's transaction to give the connection back,
+// and the job for the renewal.
 func TestLease_Renew_poolOfOne(t *testing.T) {
 	ctx := patient(t)
 	pool, err := pgxpool.New(ctx, newDatabase(t).dsn("pool_max_conns=1"))

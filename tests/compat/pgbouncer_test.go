@@ -27,8 +27,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// modes are the ways in which the drivers can talk to pgbouncer in transaction mode, where one transaction's connection to the
-// server is not the next one's.
+// modes are the ways in which the drivers can talk to pgbouncer in transaction mode, where one
+// transaction's connection to the server is not the next one's.
 var modes = []struct {
 	name   string
 	driver string
@@ -39,10 +39,13 @@ var modes = []struct {
 	{name: "lib_pq", driver: "postgres", parts: true},
 	{name: "lib_pq, binary_parameters", driver: "postgres", params: []string{"binary_parameters=yes"}},
 	{name: "pgx", driver: "pgx", names: true}, // which is default_query_exec_mode=cache_statement
-	{name: "pgx, cache_describe", driver: "pgx", params: []string{"default_query_exec_mode=cache_describe"}},
-	{name: "pgx, describe_exec", driver: "pgx", params: []string{"default_query_exec_mode=describe_exec"}, parts: true},
+	{name: "pgx, cache_describe", driver: "pgx",
+		params: []string{"default_query_exec_mode=cache_describe"}},
+	{name: "pgx, describe_exec", driver: "pgx",
+		params: []string{"default_query_exec_mode=describe_exec"}, parts: true},
 	{name: "pgx, exec", driver: "pgx", params: []string{"default_query_exec_mode=exec"}},
-	{name: "pgx, simple_protocol", driver: "pgx", params: []string{"default_query_exec_mode=simple_protocol"}},
+	{name: "pgx, simple_protocol", driver: "pgx",
+		params: []string{"default_query_exec_mode=simple_protocol"}},
 }
 
 func TestLock_pgBouncer(t *testing.T) {
@@ -53,14 +56,17 @@ func TestLock_pgBouncer(t *testing.T) {
 		}
 		t.Run(m.name, func(t *testing.T) {
 			direct := newDatabase(t)
-			tryAll(t, stack{m.name, func(t *testing.T, p place) service { return plain(p.open(t, m.driver, m.params...)) }},
+			tryAll(t, stack{m.name, func(t *testing.T, p place) service {
+				return plain(p.open(t, m.driver,
+					m.params...))
+			}},
 				b.place(direct), direct)
 		})
 	}
 }
 
-// TestLease_Renew_connectionLost: between two renewals it is another connection to the server that the next one goes by, and
-// the old one is gone.
+// TestLease_Renew_connectionLost: between two renewals it is another connection to the server that
+// the next one goes by, and the old one is gone.
 func TestLease_Renew_connectionLost(t *testing.T) {
 	b := sharedPgBouncer(t)
 	direct := newDatabase(t)
@@ -73,7 +79,8 @@ func TestLease_Renew_connectionLost(t *testing.T) {
 			db := b.place(direct).open(t, m.driver, m.params...)
 			db.SetMaxOpenConns(1)
 			ctx := patient(t)
-			lease, err := lock.New(db).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: m.name, TTL: time.Hour})
+			lease, err := lock.New(db).Acquire(ctx, lock.Job{ComponentName: "shop", JobName: m.name,
+				TTL: time.Hour})
 			require.NoError(t, err)
 			backend := func() (pid int) {
 				require.NoError(t, db.QueryRow("SELECT pg_backend_pid()").Scan(&pid))
@@ -126,7 +133,8 @@ func TestLock_Unlock_pgBouncerRestarts(t *testing.T) {
 	}
 }
 
-// TestLock_Lock_pgBouncerLosesStatements says what the two modes fail with that rely on a connection to stay the same.
+// TestLock_Lock_pgBouncerLosesStatements says what the two modes fail with that rely on a
+// connection to stay the same.
 func TestLock_Lock_pgBouncerLosesStatements(t *testing.T) {
 	t.Run("pgx, cache_statement", func(t *testing.T) {
 		b := sharedPgBouncer(t)
@@ -146,7 +154,8 @@ func TestLock_Lock_pgBouncerLosesStatements(t *testing.T) {
 		defer tx.Rollback()
 		_, err = tx.Exec("SELECT 1")
 		require.NoError(t, err)
-		require.ErrorContains(t, impatient.Lock("shop", "a", "job", "1", time.Hour), "does not exist (SQLSTATE 26000)")
+		require.ErrorContains(t, impatient.Lock("shop", "a", "job", "1", time.Hour),
+			"does not exist (SQLSTATE 26000)")
 		require.NoError(t, l.Lock("shop", "a", "job", "1", time.Hour), "it is tried again")
 	})
 	for _, m := range modes {
@@ -174,12 +183,16 @@ func TestLock_Lock_pgBouncerLosesStatements(t *testing.T) {
 
 			// One that takes as many arguments is carried out, with ours.
 			d.beforeBind = func() {
-				mustExec(t, other, `INSERT INTO results (run) VALUES (concat_ws(' ', $1::text, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text, $8::text))`,
+				mustExec(t, other,
+					`INSERT INTO results (run) VALUES (concat_ws(' ', $1::text, $2::text, $3::text,
+	$4::text, $5::text, $6::text, $7::text, $8::text))`,
 					"this", "is", "not", "the", "lock's", "own", "at", "all")
 			}
-			require.NoError(t, l.Lock("shop", "a", "job", "1", time.Hour), "what has no answer is sent again")
+			require.NoError(t, l.Lock("shop", "a", "job", "1", time.Hour),
+				"what has no answer is sent again")
 			var n int
-			require.NoError(t, admin.QueryRow(`SELECT count(*) FROM results WHERE run = 'shop a job 1 3600000000'`).Scan(&n))
+			require.NoError(t,
+				admin.QueryRow(`SELECT count(*) FROM results WHERE run = 'shop a job 1 3600000000'`).Scan(&n))
 			require.Equal(t, 1, n)
 		})
 	}
@@ -187,8 +200,9 @@ func TestLock_Lock_pgBouncerLosesStatements(t *testing.T) {
 
 // dialled opens pools whose connections it watches.
 type dialled struct {
-	attempt    chan struct{} // is sent to before each attempt to connect, if there is room
-	beforeBind func()        // is called once, before a message to bind a statement's arguments is sent on its own
+	attempt chan struct{} // is sent to before each attempt to connect, if there is room
+	// is called once, before a message to bind a statement's arguments is sent on its own
+	beforeBind func()
 }
 
 func (d *dialled) open(t *testing.T, driver, dsn string) *sql.DB {
@@ -240,10 +254,12 @@ func (c *dialledConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// A bouncer is a pgbouncer in transaction mode, in a folder and on a port of its own, that takes every user without a password.
+// A bouncer is a pgbouncer in transaction mode, in a folder and on a port of its own, that takes
+// every user without a password.
 type bouncer struct {
-	port   int
-	tracks bool // it knows which statements its clients have prepared, and prepares them where they are missing
+	port int
+	// it knows which statements its clients have prepared, and prepares them where they are missing
+	tracks bool
 	bin    string
 	dir    string
 	login  *syscall.Credential
@@ -262,7 +278,8 @@ var (
 
 var errNoPgBouncer = errors.New("pgbouncer is neither on PATH nor in /usr/sbin")
 
-// sharedPgBouncer returns the pgbouncer that most tests share. Where there is none to start, the test is skipped, unless it has to run.
+// sharedPgBouncer returns the pgbouncer that most tests share. Where there is none to start, the
+// test is skipped, unless it has to run.
 func sharedPgBouncer(t *testing.T) *bouncer {
 	server(t)
 	b, err := startShared()
@@ -273,7 +290,8 @@ func sharedPgBouncer(t *testing.T) *bouncer {
 	return b
 }
 
-// startPgBouncer starts one in front of the PostgreSQL at a port, with settings such as "default_pool_size=1".
+// startPgBouncer starts one in front of the PostgreSQL at a port, with settings such as
+// "default_pool_size=1".
 func startPgBouncer(postgres int, settings ...string) (*bouncer, error) {
 	bin, err := exec.LookPath("pgbouncer")
 	if err != nil {
@@ -339,8 +357,9 @@ ignore_startup_parameters = extra_float_digits
 
 func (b *bouncer) ini() string { return filepath.Join(b.dir, "pgbouncer.ini") }
 
-// guard stops pgbouncer when its standard input ends, if only because the test process is no more, and only after stop it leaves the
-// folder. The signals to be asked with mean other things to other versions.
+// guard stops pgbouncer when its standard input ends, if only because the test process is no more,
+// and only after stop it leaves the folder. The signals to be asked with mean other things to other
+// versions.
 const guard = `"$@" >log 2>&1 </dev/null &
 read word
 kill -KILL $!

@@ -10,7 +10,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// newRole makes a role that may create nothing in the database, and returns the place as the role sees it.
+// newRole makes a role that may create nothing in the database, and returns the place as the role
+// sees it.
 func newRole(t *testing.T, p place, admin *sql.DB) place {
 	p.user = "role_" + p.database
 	mustExec(t, admin, `CREATE ROLE `+p.user+` LOGIN`)
@@ -25,11 +26,13 @@ func TestNew_roleWithoutDDL(t *testing.T) {
 	role := newRole(t, direct, admin)
 	lock.New(admin)
 	mustExec(t, admin, `GRANT SELECT, INSERT, UPDATE ON locks TO `+role.user)
-	mustExec(t, admin, `ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO `+role.user) // the job's own
+	mustExec(t, admin,
+		`ALTER DEFAULT PRIVILEGES GRANT INSERT ON TABLES TO `+role.user) // the job's own
 	_, err := role.open(t, "pgx").Exec(`CREATE TABLE IF NOT EXISTS locks ()`)
 	require.ErrorContains(t, err, "permission denied for schema public")
 
-	tryAll(t, stack{"", func(t *testing.T, p place) service { return plain(p.open(t, "pgx")) }}, role, direct)
+	tryAll(t, stack{"", func(t *testing.T, p place) service { return plain(p.open(t, "pgx")) }}, role,
+		direct)
 
 	l, err := lock.NewWith(role.open(t, "postgres"), lock.Options{NoDDL: true})
 	require.NoError(t, err)

@@ -52,7 +52,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// server returns the PostgreSQL of the tests. Where there is none to start, the test is skipped, unless it has to run.
+// server returns the PostgreSQL of the tests. Where there is none to start, the test is skipped,
+// unless it has to run.
 func server(t *testing.T) *pgtest.Server {
 	s, err := startPostgres()
 	if pgtest.Dispensable(err) {
@@ -83,7 +84,8 @@ func newDatabase(t *testing.T) place {
 
 // dsn is the URL of the place, with parameters such as "binary_parameters=yes".
 func (p place) dsn(params ...string) string {
-	u := url.URL{Scheme: "postgres", User: url.User(p.user), Host: fmt.Sprintf("127.0.0.1:%d", p.port), Path: p.database}
+	u := url.URL{Scheme: "postgres", User: url.User(p.user), Host: fmt.Sprintf("127.0.0.1:%d", p.port),
+		Path: p.database}
 	u.RawQuery = "sslmode=disable"
 	for _, param := range params {
 		u.RawQuery += "&" + param
@@ -98,7 +100,8 @@ func (p place) open(t *testing.T, driver string, params ...string) *sql.DB {
 	return keep(t, db)
 }
 
-// keep makes the pool keep its connections, until the test ends: the challengers are many, and to connect takes its time.
+// keep makes the pool keep its connections, until the test ends: the challengers are many, and to
+// connect takes its time.
 func keep(t *testing.T, db *sql.DB) *sql.DB {
 	db.SetMaxIdleConns(challengers)
 	t.Cleanup(func() { db.Close() })

@@ -33,9 +33,11 @@ type service struct {
 	transact transact
 }
 
-// transact runs f in a transaction of the stack's own kind, which is committed unless f returns an error. f gets what the stack
-// hands to Lease.Check, and writes a result of the job's by the stack's own means.
-type transact func(ctx context.Context, f func(tx lock.Transaction, write func(run string) error) error) error
+// transact runs f in a transaction of the stack's own kind, which is committed unless f returns an
+// error. f gets what the stack hands to Lease.Check, and writes a result of the job's by the
+// stack's own means.
+type transact func(ctx context.Context, f func(tx lock.Transaction,
+	write func(run string) error) error) error
 
 // result is a row of the table results, where the jobs write.
 type result struct {
@@ -46,7 +48,10 @@ const insert = `INSERT INTO results (run) VALUES ($1)`
 
 var stacks = []stack{
 	{"database/sql, pgx", func(t *testing.T, p place) service { return plain(p.open(t, "pgx")) }},
-	{"database/sql, lib_pq", func(t *testing.T, p place) service { return plain(p.open(t, "postgres")) }},
+	{"database/sql, lib_pq", func(t *testing.T, p place) service {
+		return plain(p.open(t,
+			"postgres"))
+	}},
 	{"GORM", func(t *testing.T, p place) service { return openGORM(t, p, false) }},
 	{"GORM, PrepareStmt", func(t *testing.T, p place) service { return openGORM(t, p, true) }},
 	{"sqlx, its DB", func(t *testing.T, p place) service {
@@ -60,11 +65,15 @@ var stacks = []stack{
 	{"bun", openBun},
 	{"ent", openEnt},
 	{"pgx pool", func(t *testing.T, p place) service { return openPool(t, p, "") }},
-	{"pgx pool of one connection", func(t *testing.T, p place) service { return openPool(t, p, "pool_max_conns=1") }},
+	{"pgx pool of one connection", func(t *testing.T, p place) service {
+		return openPool(t, p,
+			"pool_max_conns=1")
+	}},
 }
 
 func plain(db *sql.DB) service {
-	return service{db, func(ctx context.Context, f func(lock.Transaction, func(string) error) error) error {
+	return service{db, func(ctx context.Context, f func(lock.Transaction,
+		func(string) error) error) error {
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
 			return err
@@ -82,11 +91,13 @@ func plain(db *sql.DB) service {
 }
 
 func openGORM(t *testing.T, p place, prepare bool) service {
-	gdb, err := gorm.Open(gormpostgres.Open(p.dsn()), &gorm.Config{PrepareStmt: prepare, Logger: logger.Discard})
+	gdb, err := gorm.Open(gormpostgres.Open(p.dsn()), &gorm.Config{PrepareStmt: prepare,
+		Logger: logger.Discard})
 	require.NoError(t, err)
 	db, err := gdb.DB()
 	require.NoError(t, err)
-	return service{keep(t, db), func(ctx context.Context, f func(lock.Transaction, func(string) error) error) error {
+	return service{keep(t, db), func(ctx context.Context, f func(lock.Transaction,
+		func(string) error) error) error {
 		return gdb.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
 			return f(tx.Statement.ConnPool, func(run string) error { return tx.Create(&result{run}).Error })
 		})
@@ -120,7 +131,8 @@ func transactSQLX(db *sqlx.DB) transact {
 
 func openBun(t *testing.T, p place) service {
 	db := bun.NewDB(p.open(t, "pgx"), pgdialect.New())
-	return service{db.DB, func(ctx context.Context, f func(lock.Transaction, func(string) error) error) error {
+	return service{db.DB, func(ctx context.Context, f func(lock.Transaction,
+		func(string) error) error) error {
 		return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 			return f(tx.Tx, func(run string) error {
 				_, err := tx.NewInsert().Model(&result{run}).Exec(ctx)
@@ -134,14 +146,16 @@ func openBun(t *testing.T, p place) service {
 func openEnt(t *testing.T, p place) service {
 	drv, err := entsql.Open("pgx", p.dsn())
 	require.NoError(t, err)
-	return service{keep(t, drv.DB()), func(ctx context.Context, f func(lock.Transaction, func(string) error) error) error {
+	return service{keep(t, drv.DB()), func(ctx context.Context,
+		f func(lock.Transaction, func(string) error) error) error {
 		tx, err := drv.Tx(ctx)
 		if err != nil {
 			return err
 		}
 		defer tx.Rollback()
 		err = f(tx.(*entsql.Tx).ExecQuerier.(*sql.Tx), func(run string) error {
-			query, args := entsql.Dialect(dialect.Postgres).Insert("results").Columns("run").Values(run).Query()
+			insert := entsql.Dialect(dialect.Postgres).Insert("results")
+			query, args := insert.Columns("run").Values(run).Query()
 			return tx.Exec(ctx, query, args, nil)
 		})
 		if err != nil {
@@ -158,7 +172,8 @@ func openPool(t *testing.T, p place, params ...string) service {
 	t.Cleanup(pool.Close)
 	db := stdlib.OpenDBFromPool(pool)
 	t.Cleanup(func() { db.Close() })
-	return service{db, func(ctx context.Context, f func(lock.Transaction, func(string) error) error) error {
+	return service{db, func(ctx context.Context, f func(lock.Transaction,
+		func(string) error) error) error {
 		conn, err := db.Conn(ctx)
 		if err != nil {
 			return err

@@ -22,14 +22,17 @@ import (
 const module = "github.com/cloudtrust/go-jobs/lock"
 
 // packages are those that the code of the pages may use without naming them.
-var packages = append(strings.Fields("context database/sql errors fmt log log/slog net/http os os/signal sync time"),
-	module, module+"/locktest", module+"/lockhttp", module+"/locktick", module+"/lockcron", module+"/lockgocron",
+var packages = append(strings.Fields("context database/sql errors fmt log log/slog net/http os "+
+	"os/signal sync time"),
+	module, module+"/locktest", module+"/lockhttp", module+"/locktick", module+"/lockcron",
+	module+"/lockgocron",
 	module+"/locknotify", module+"/lockotel", module+"/lockprom")
 
-// exports returns the files from which packages are imported, by their paths. Those of a module that is not in the build
-// are missing.
+// exports returns the files from which packages are imported, by their paths. Those of a module
+// that is not in the build are missing.
 var exports = sync.OnceValues(func() (map[string]string, error) {
-	cmd := exec.Command("go", append([]string{"list", "-e", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}"}, packages...)...)
+	cmd := exec.Command("go", append([]string{"list", "-e", "-export", "-deps", "-f",
+		"{{.ImportPath}} {{.Export}}"}, packages...)...)
 	cmd.Dir = "../tests" // whose module it is
 	out, err := cmd.Output()
 	files := map[string]string{}
@@ -42,7 +45,8 @@ var exports = sync.OnceValues(func() (map[string]string, error) {
 })
 
 // known are the names that the pieces of code have in common.
-const known = "var (\n\tctx context.Context\n\tdb *sql.DB\n\ttx *sql.Tx\n\tl *lock.Lock\n\tlease *lock.Lease\n)\n"
+const known = "var (\n\tctx context.Context\n\tdb *sql.DB\n\ttx *sql.Tx\n\tl " +
+	"*lock.Lock\n\tlease *lock.Lease\n)\n"
 
 // parse makes a file of a piece of code: it is one, or declarations, or statements.
 func parse(fset *token.FileSet, text string) (file *ast.File, err error) {
@@ -59,11 +63,13 @@ func parse(fset *token.FileSet, text string) (file *ast.File, err error) {
 	if file, err := parser.ParseFile(fset, "", head+text, parser.SkipObjectResolution); err == nil {
 		return file, nil
 	}
-	return parser.ParseFile(fset, "", head+"func _() error {\n"+text+"\n}", parser.SkipObjectResolution)
+	return parser.ParseFile(fset, "", head+"func _() error {\n"+text+"\n}",
+		parser.SkipObjectResolution)
 }
 
 // A piece of code leaves out what its reader fills in: names of his own, and what he returns.
-var leftOut = regexp.MustCompile(`^undefined: [a-z]\w*$|^missing return|^not enough return values|^too many return values`)
+var leftOut = regexp.MustCompile(`^undefined: [a-z]\w*$|^missing return|` +
+	`^not enough return values|^too many return values`)
 
 // TestPages_go compiles the Go code of every page.
 func TestPages_go(t *testing.T) {
@@ -80,11 +86,12 @@ func TestPages_go(t *testing.T) {
 				}
 			}
 			lookup := func(name string) (io.ReadCloser, error) { return os.Open(files[name]) }
-			config := types.Config{Importer: importer.ForCompiler(fset, "gc", lookup), Error: func(err error) {
-				if e := err.(types.Error); !e.Soft && !leftOut.MatchString(e.Msg) {
-					t.Error(e.Msg)
-				}
-			}}
+			config := types.Config{Importer: importer.ForCompiler(fset, "gc", lookup),
+				Error: func(err error) {
+					if e := err.(types.Error); !e.Soft && !leftOut.MatchString(e.Msg) {
+						t.Error(e.Msg)
+					}
+				}}
 			config.Check("page", fset, []*ast.File{file}, nil)
 		})
 	}

@@ -1,5 +1,6 @@
-// Package docs_test tries what the pages of the project show: their Go code compiles, their SQL and their commands run and give
-// what the pages show, their links lead somewhere. Of their wording it knows nothing.
+// Package docs_test tries what the pages of the project show: their Go code compiles, their SQL and
+// their commands run and give what the pages show, their links lead somewhere. Of their wording it
+// knows nothing.
 package docs_test
 
 import (
@@ -45,7 +46,7 @@ func read(t *testing.T, page string) (blocks []*block, prose string) {
 		fence := strings.HasPrefix(line, "```")
 		switch {
 		case fence && open == nil:
-			open = &block{at: fmt.Sprintf("%s:%d", page, i+1), info: strings.TrimSpace(strings.TrimPrefix(line, "```"))}
+			open = &block{at: fmt.Sprintf("%s:%d", page, i+1), info: strings.Trim(line, "` \r\n")}
 			blocks = append(blocks, open)
 			if last != nil {
 				last.next = open
@@ -110,7 +111,8 @@ func anchors(prose string) map[string]bool {
 	all := map[string]bool{}
 	for _, m := range headings.FindAllStringSubmatch(prose, -1) {
 		title := regexp.MustCompile(`\]\([^)]*\)`).ReplaceAllString(m[1], "]")
-		slug := strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), ""), " ", "-")
+		slug := noSlug.ReplaceAllString(strings.ToLower(strings.TrimSpace(title)), "")
+		slug = strings.ReplaceAll(slug, " ", "-")
 		for n, unique := 1, slug; ; n++ {
 			if !all[unique] {
 				all[unique] = true
@@ -273,10 +275,12 @@ var rows = []struct {
 	status                  string
 	age                     time.Duration // 0: nobody has ever held it
 }{
-	{"import-2024", "web1/12/HZ3BTKQA", "2024-12-31T00:00:00Z", true, "UNLOCKED", 400 * 24 * time.Hour},
+	{"import-2024", "web1/12/HZ3BTKQA", "2024-12-31T00:00:00Z", true, "UNLOCKED",
+		400 * 24 * time.Hour},
 	{"nightly-backup", "db3/4711/QX7RS2LB", "2026-11-24T02:15:00Z", true, "LOCKED", 12 * time.Minute},
 	{"outbox", "web1/207/PIV4EOO7", "2026-11-20T09:00:12Z/ZQ4M2KTC", true, "LOCKED", 7 * time.Second},
-	{"payout", "web2/311/ZQ4M2KTC", "2026-11-24T02:21:20Z/LI6JROLL", false, "UNLOCKED", 250 * time.Second},
+	{"payout", "web2/311/ZQ4M2KTC", "2026-11-24T02:21:20Z/LI6JROLL", false, "UNLOCKED",
+		250 * time.Second},
 	{"report", "", "", false, "UNLOCKED", 0},
 }
 
@@ -289,7 +293,8 @@ func fill(t *testing.T, db *sql.DB) *lock.Lock {
 		if r.age != 0 {
 			at = time.Now().UTC().Add(-r.age)
 		}
-		do(t, db, "INSERT INTO locks VALUES ($1, $2, $3, $4, $5, $6, $7)", "shop", r.componentID, r.job, r.jobID, r.enabled, r.status,
+		do(t, db, "INSERT INTO locks VALUES ($1, $2, $3, $4, $5, $6, $7)",
+			"shop", r.componentID, r.job, r.jobID, r.enabled, r.status,
 			at.Format("2006-01-02 15:04:05.000000+00:00"))
 	}
 	return l
@@ -337,7 +342,8 @@ var (
 	someAge  = regexp.MustCompile(`^\d\d:\d\d:\d\d$`)
 )
 
-// alike reports whether two cells say the same. Times pass: what the page shows was true when it was written.
+// alike reports whether two cells say the same. Times pass: what the page shows was true
+// when it was written.
 func alike(shown, got string) bool {
 	if someAge.MatchString(shown) && someAge.MatchString(got) {
 		since := func(s string) time.Duration {
@@ -356,7 +362,8 @@ func TestPages_sql(t *testing.T) {
 	onDatabases(t, func(t *testing.T, db *sql.DB) {
 		for _, b := range shown(t, "sql") {
 			t.Run(b.at, func(t *testing.T) {
-				if on := strings.TrimPrefix(b.info, "sql"); on != "" && !strings.Contains(t.Name(), "/"+on[1:]+"/") {
+				on := strings.TrimPrefix(b.info, "sql")
+				if on != "" && !strings.Contains(t.Name(), "/"+on[1:]+"/") {
 					t.Skip("for" + on)
 				}
 				fill(t, db)
@@ -384,7 +391,8 @@ func TestPages_sql(t *testing.T) {
 				for i := range want {
 					require.Len(t, got[i], len(want[i]))
 					for j := range want[i] {
-						require.True(t, alike(want[i][j], got[i][j]), "the page shows %q, the database gives %q", want[i][j], got[i][j])
+						require.True(t, alike(want[i][j], got[i][j]), "the page shows %q, the database gives %q",
+							want[i][j], got[i][j])
 					}
 				}
 			})
@@ -425,7 +433,8 @@ func TestPages_roles(t *testing.T) {
 			defer db.Close()
 			l := lock.New(db)
 			can := calls{
-				lock:    errors.Join(l.Lock("shop", "a", "new", "1", time.Minute), l.Unlock("shop", "a", "new", "1")) == nil,
+				lock: errors.Join(l.Lock("shop", "a", "new", "1", time.Minute),
+					l.Unlock("shop", "a", "new", "1")) == nil,
 				disable: l.Disable("shop", "outbox") == nil,
 			}
 			_, err = l.List(t.Context())
@@ -441,12 +450,15 @@ func TestPages_cleanUp(t *testing.T) {
 	onDatabases(t, func(t *testing.T, db *sql.DB) {
 		fill(t, db)
 		// As old as the one that goes, but held, or disabled.
-		do(t, db, `INSERT INTO locks SELECT component_name, component_id, 'old, held', job_id, TRUE, 'LOCKED', lock_time
+		do(t, db, `INSERT INTO locks SELECT component_name, component_id, 'old, held', job_id,
+	TRUE, 'LOCKED', lock_time
 FROM locks WHERE job_name = 'import-2024'`)
-		do(t, db, `INSERT INTO locks SELECT component_name, component_id, 'old, disabled', job_id, FALSE, 'UNLOCKED', lock_time
+		do(t, db, `INSERT INTO locks SELECT component_name, component_id, 'old, disabled', job_id,
+	FALSE, 'UNLOCKED', lock_time
 FROM locks WHERE job_name = 'import-2024'`)
 		do(t, db, find(t, "DELETE FROM"))
-		require.Equal(t, [][]string{{"job_name"}, {"nightly-backup"}, {"old, disabled"}, {"old, held"}, {"outbox"}, {"payout"},
+		require.Equal(t, [][]string{{"job_name"}, {"nightly-backup"}, {"old, disabled"}, {"old, held"},
+			{"outbox"}, {"payout"},
 			{"report"}}, ask(t, db, "SELECT job_name FROM locks ORDER BY job_name", ""))
 	})
 }
@@ -484,7 +496,8 @@ func TestPages_deletedRow(t *testing.T) {
 		require.NoError(t, err, "the tick")
 
 		// The clock was an hour ahead, and has been set right.
-		do(t, db, "UPDATE locks SET lock_time = clock_timestamp() + INTERVAL '1 hour', status = 'UNLOCKED' WHERE job_name = 'outbox'")
+		do(t, db, "UPDATE locks SET lock_time = clock_timestamp() + INTERVAL '1 hour', status = "+
+			"'UNLOCKED' WHERE job_name = 'outbox'")
 		first, err := acquire(lock.Job{JobName: "outbox"})
 		require.NoError(t, err)
 		second, err := acquire(lock.Job{JobName: "outbox"})
@@ -497,7 +510,8 @@ func TestPages_deletedRow(t *testing.T) {
 	})
 }
 
-// TestPages_vacuum: as the page says of vacuum, old versions of a row make room for new ones on its page, unless
+// TestPages_vacuum: as the page says of vacuum, old versions of a row make room for new ones on
+// page, unless
 // a transaction that is open may still want to see them.
 func TestPages_vacuum(t *testing.T) {
 	db, err := sql.Open("postgres", postgres(t))

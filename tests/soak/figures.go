@@ -12,9 +12,9 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// figures are what is sampled, by how much each may grow from the beginning to the end, and where in its samples it is read. A table
-// never shrinks, so it is as large as the most that was dead at once; if nothing were cleared, it would be tens of times as large as
-// what is allowed here.
+// figures are what is sampled, by how much each may grow from the beginning to the end, and where
+// in its samples it is read. A table never shrinks, so it is as large as the most that was dead at
+// once; if nothing were cleared, it would be tens of times as large as what is allowed here.
 var figures = []struct {
 	name string
 	most int64
@@ -75,12 +75,16 @@ func (s sampler) now() (sample, error) {
 		open += int64(db.Stats().OpenConnections)
 	}
 	var server, live, dead, size int64
-	err := s.admin.QueryRow(`SELECT (SELECT count(*) FROM pg_stat_activity WHERE application_name = $1), n_live_tup, n_dead_tup, pg_total_relation_size(relid)
+	err := s.admin.QueryRow(`SELECT
+		(SELECT count(*) FROM pg_stat_activity WHERE application_name = $1),
+		n_live_tup, n_dead_tup, pg_total_relation_size(relid)
 		FROM pg_stat_user_tables WHERE relname = 'locks'`, component).Scan(&server, &live, &dead, &size)
-	return sample{int64(m.HeapAlloc) >> 10, int64(runtime.NumGoroutine()), open, server, live, dead, dead, size >> 10}, err
+	return sample{int64(m.HeapAlloc) >> 10, int64(runtime.NumGoroutine()), open, server, live, dead,
+		dead, size >> 10}, err
 }
 
-// atRest returns what is left when nobody works any more. What was cancelled or closed ends soon after.
+// atRest returns what is left when nobody works any more. What was cancelled or closed ends soon
+// after.
 func (s sampler) atRest(goroutines int, patience time.Duration) (wrong []string) {
 	soon := func(done func() bool) bool {
 		for deadline := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
@@ -92,17 +96,21 @@ func (s sampler) atRest(goroutines int, patience time.Duration) (wrong []string)
 	}
 	for i, db := range s.pools {
 		if !soon(func() bool { return db.Stats().InUse == 0 }) {
-			wrong = append(wrong, fmt.Sprintf("%d connections of instance %d are in use, and nobody uses them", db.Stats().InUse, i))
+			wrong = append(wrong,
+				fmt.Sprintf("%d connections of instance %d are in use, and nobody uses them", db.Stats().InUse,
+					i))
 		}
 		db.Close()
 	}
 	var server, now int
 	if !soon(func() bool {
-		err := s.admin.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", component).Scan(&server)
+		err := s.admin.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1",
+			component).Scan(&server)
 		now = runtime.NumGoroutine()
 		return err == nil && server == 0 && now <= goroutines
 	}) {
-		wrong = append(wrong, fmt.Sprintf("%d connections and %d goroutines are left", server, now-goroutines))
+		wrong = append(wrong, fmt.Sprintf("%d connections and %d goroutines are left", server,
+			now-goroutines))
 	}
 	return wrong
 }
@@ -116,7 +124,8 @@ type row struct {
 
 func (r row) grown() bool { return r.end > r.begin+r.most }
 
-// judge compares the first fifth of the samples with the last, and not single ones, since each figure goes up and down.
+// judge compares the first fifth of the samples with the last, and not single ones, since each
+// figure goes up and down.
 func judge(all []sample) (rows []row) {
 	fifth := len(all) / 5
 	for i, f := range figures {
@@ -128,7 +137,8 @@ func judge(all []sample) (rows []row) {
 			slices.Sort(values)
 			return f.at(values)
 		}
-		r := row{name: f.name, most: f.most, begin: in(0), middle: in((len(all) - fifth) / 2), end: in(len(all) - fifth)}
+		r := row{name: f.name, most: f.most, begin: in(0), middle: in((len(all) - fifth) / 2),
+			end: in(len(all) - fifth)}
 		for _, s := range all {
 			r.peak = max(r.peak, s[i])
 		}
@@ -149,19 +159,25 @@ type report struct {
 
 // print writes the report as Markdown.
 func (r report) print(w io.Writer) {
-	fmt.Fprintf(w, "%v, %d instances with %d goroutines each and a pool of %d, %d jobs; autovacuum every %v, which has cleared the table %d times.\n",
+	fmt.Fprintf(w,
+		"%v, %d instances with %d goroutines each and a pool of %d, %d jobs; autovacuum every %v, "+
+			"which has cleared the table %d times.\n",
 		r.duration, instances, each, pool, jobs, r.naptime, r.vacuums)
-	for _, kind := range []lock.EventKind{lock.Acquired, lock.TakenOver, lock.Refused, lock.Renewed, lock.Released, lock.Lost, lock.Failed} {
+	for _, kind := range []lock.EventKind{lock.Acquired, lock.TakenOver, lock.Refused, lock.Renewed,
+		lock.Released, lock.Lost, lock.Failed} {
 		fmt.Fprintf(w, "%d %s, ", r.events[kind], kind)
 	}
 	fmt.Fprintf(w, "%d transactions with Check; %d samples.\n\n", r.checks, r.samples)
-	fmt.Fprintln(w, "| | begin | middle | end | most | growth allowed | |\n| --- | ---: | ---: | ---: | ---: | ---: | --- |")
+	fmt.Fprintln(w,
+		"| | begin | middle | end | most | growth allowed | |\n| --- | ---: | ---: | ---: | ---: | "+
+			"---: | --- |")
 	for _, row := range r.rows {
 		verdict := "steady"
 		if row.grown() {
 			verdict = "GROWN"
 		}
-		fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %s |\n", row.name, row.begin, row.middle, row.end, row.peak, row.most, verdict)
+		fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %s |\n", row.name, row.begin, row.middle, row.end,
+			row.peak, row.most, verdict)
 	}
 	fmt.Fprintln(w)
 	for _, what := range r.wrong {

@@ -39,26 +39,29 @@ func TestRun(t *testing.T) {
 func TestRun_leak(t *testing.T) {
 	forgotten := make(chan struct{})
 	defer close(forgotten)
-	r := soak(t, options{duration: 5 * time.Second, naptime: time.Second, patience: time.Second, work: func(w *worker) {
-		if w.run++; w.run == 1 && w.id == "instance-7/0" {
-			_, err := w.db.Conn(t.Context())
-			w.expect(err)
-		}
-		memory := make([]byte, 4096)
-		go func() {
-			<-forgotten
-			runtime.KeepAlive(memory)
-		}()
-		w.expect(w.l.Enable(component, fmt.Sprint(w.id, w.run)))
-		w.pause(20 * time.Millisecond)
-	}})
-	for _, says := range []string{"live heap after a collection, the least, KiB has grown", "goroutines has grown", "live rows of locks has grown",
+	r := soak(t, options{duration: 5 * time.Second, naptime: time.Second, patience: time.Second,
+		work: func(w *worker) {
+			if w.run++; w.run == 1 && w.id == "instance-7/0" {
+				_, err := w.db.Conn(t.Context())
+				w.expect(err)
+			}
+			memory := make([]byte, 4096)
+			go func() {
+				<-forgotten
+				runtime.KeepAlive(memory)
+			}()
+			w.expect(w.l.Enable(component, fmt.Sprint(w.id, w.run)))
+			w.pause(20 * time.Millisecond)
+		}})
+	for _, says := range []string{"live heap after a collection, the least, KiB has grown",
+		"goroutines has grown", "live rows of locks has grown",
 		"1 connections of instance 7 are in use", "goroutines are left"} {
 		require.Contains(t, strings.Join(r.wrong, "\n"), says)
 	}
 }
 
-// TestJudge judges series of which a person can say whether they grow. Each is that of the first figure, which may grow by 1024.
+// TestJudge judges series of which a person can say whether they grow. Each is that of the first
+// figure, which may grow by 1024.
 func TestJudge(t *testing.T) {
 	require.Equal(t, int64(1024), figures[0].most)
 	for _, test := range []struct {

@@ -18,7 +18,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
-// What is at work: instances, each with a pool of its own as if it were a process, in turn pgx's and lib/pq's.
+// What is at work: instances, each with a pool of its own as if it were a process, in turn pgx's
+// and lib/pq's.
 const (
 	instances = 8
 	each      = 8 // goroutines of an instance
@@ -26,7 +27,8 @@ const (
 	jobs      = 50
 	component = "soak"
 
-	// longest is the longest duration that all state for every job. A lease is renewed every third of it.
+	// longest is the longest duration that all state for every job. A lease is renewed every third of
+	// it.
 	longest = 3 * time.Second
 	// lifetime is how old a connection may get before it is replaced by another.
 	lifetime = 15 * time.Second
@@ -65,10 +67,11 @@ func (t *tally) observe(_ context.Context, e lock.Event) {
 	t.events[e.Kind]++
 }
 
-// expect takes a refusal for an answer, and also that a lease is lost or could not be released in time: the machine may have been
-// busy with something else.
+// expect takes a refusal for an answer, and also that a lease is lost or could not be released in
+// time: the machine may have been busy with something else.
 func (t *tally) expect(err error) {
-	if err == nil || errors.As(err, new(*lock.ErrUnauthorised)) || errors.Is(err, lock.ErrLost) || errors.Is(err, context.DeadlineExceeded) {
+	if err == nil || errors.As(err, new(*lock.ErrUnauthorised)) || errors.Is(err, lock.ErrLost) ||
+		errors.Is(err, context.DeadlineExceeded) {
 		return
 	}
 	t.mu.Lock()
@@ -87,10 +90,13 @@ func run(ctx context.Context, o options) (r report, err error) {
 		return r, fmt.Errorf("a naptime of %v: PostgreSQL takes whole seconds", o.naptime)
 	}
 	if o.naptime > o.duration/5 {
-		return r, fmt.Errorf("a naptime of %v is too long for a duration of %v: there has to be a vacuum in each fifth of it", o.naptime, o.duration)
+		return r,
+			fmt.Errorf("a naptime of %v is too long for a duration of %v: there has to be a vacuum in "+
+				"each fifth of it", o.naptime, o.duration)
 	}
 	// The thresholds of autovacuum are PostgreSQL's own.
-	server, err := pgtest.Start("autovacuum=on", fmt.Sprintf("autovacuum_naptime=%d", int(o.naptime.Seconds())))
+	server, err := pgtest.Start("autovacuum=on", fmt.Sprintf("autovacuum_naptime=%d",
+		int(o.naptime.Seconds())))
 	if err != nil {
 		return r, err
 	}
@@ -107,10 +113,12 @@ func run(ctx context.Context, o options) (r report, err error) {
 			return r, err
 		}
 	}
-	if _, err := admin.Exec("CREATE TABLE results (job_name TEXT PRIMARY KEY, runs BIGINT)"); err != nil {
+	_, err = admin.Exec("CREATE TABLE results (job_name TEXT PRIMARY KEY, runs BIGINT)")
+	if err != nil {
 		return r, err
 	}
-	if _, err := admin.Exec("INSERT INTO results SELECT 'job-' || n, 0 FROM generate_series(0, $1::int - 1) AS n", jobs); err != nil {
+	if _, err := admin.Exec("INSERT INTO results SELECT 'job-' || n, 0 FROM generate_series(0, "+
+		"$1::int - 1) AS n", jobs); err != nil {
 		return r, err
 	}
 	s := sampler{admin: admin}
@@ -140,7 +148,8 @@ func run(ctx context.Context, o options) (r report, err error) {
 			return r, err
 		}
 		for j := range each {
-			w := &worker{tally: t, db: db, l: l, id: fmt.Sprintf("instance-%d/%d", i, j), r: rand.New(rand.NewPCG(uint64(i), uint64(j)))}
+			w := &worker{tally: t, db: db, l: l, id: fmt.Sprintf("instance-%d/%d", i, j),
+				r: rand.New(rand.NewPCG(uint64(i), uint64(j)))}
 			all.Go(func() {
 				for work.Err() == nil {
 					o.work(w)
@@ -171,7 +180,8 @@ func run(ctx context.Context, o options) (r report, err error) {
 		return r, nil
 	}
 	r.wrong = append(r.wrong, s.atRest(before, cmp.Or(o.patience, time.Minute))...)
-	err = admin.QueryRow("SELECT autovacuum_count FROM pg_stat_user_tables WHERE relname = 'locks'").Scan(&r.vacuums)
+	err = admin.QueryRow("SELECT autovacuum_count FROM pg_stat_user_tables " +
+		"WHERE relname = 'locks'").Scan(&r.vacuums)
 	return r, err
 }
 
@@ -202,7 +212,8 @@ func (w *worker) round() {
 	w.pause(20 * time.Millisecond)
 }
 
-// lock takes a lock, lets it be refused to another, and gives it back, unless it is one of those that die.
+// lock takes a lock, lets it be refused to another, and gives it back, unless it is one of those
+// that die.
 func (w *worker) lock(job, run string) {
 	err := w.l.Lock(component, w.id, job, run, longest)
 	w.expect(err)
@@ -217,9 +228,11 @@ func (w *worker) lock(job, run string) {
 	w.expect(w.l.Unlock(component, w.id, job, run))
 }
 
-// runJob keeps a lock for so long that it has to be renewed, and commits a result that only its holder may.
+// runJob keeps a lock for so long that it has to be renewed, and commits a result that only its
+// holder may.
 func (w *worker) runJob(job, run string, wait time.Duration) {
-	w.expect(w.l.Run(context.Background(), lock.Job{ComponentName: component, ComponentID: w.id, JobName: job, JobID: run,
+	w.expect(w.l.Run(context.Background(), lock.Job{ComponentName: component, ComponentID: w.id,
+		JobName: job, JobID: run,
 		TTL: longest, Wait: wait, Poll: 200 * time.Millisecond}, func(ctx context.Context) error {
 		select {
 		case <-time.After(longest/2 + rand.N(longest/2)):
@@ -231,7 +244,8 @@ func (w *worker) runJob(job, run string, wait time.Duration) {
 			return err
 		}
 		defer tx.Rollback()
-		if _, err := tx.ExecContext(ctx, "UPDATE results SET runs = runs + 1 WHERE job_name = $1", job); err != nil {
+		if _, err := tx.ExecContext(ctx, "UPDATE results SET runs = runs + 1 WHERE job_name = $1",
+			job); err != nil {
 			return err
 		}
 		if err := lock.LeaseFrom(ctx).Check(ctx, tx); err != nil {

@@ -24,12 +24,14 @@ type Violation struct {
 	History []Op     // the shortest found that the model refuses; nil if it is only an invariant
 	Prefix  int      // how many of the job's calls had returned when the model was violated
 	Of      int      // the calls of the job
-	After   int      // how many operations of all jobs had returned then; of the whole history if it is only an invariant
+	// how many operations of all jobs had returned then; of the whole history if it is only an
+	// invariant
+	After int
 
 	at int64 // when
 }
 
-// A Verdict is what Check says of a history.
+// A Verdict is what Check finds in a history.
 type Verdict struct {
 	Operations int
 	Unknown    int // of these, whose outcome nobody knows
@@ -78,7 +80,8 @@ func Check(history []Op, written []Written) Verdict {
 	return v
 }
 
-// counts reports whether o is an operation on its own, and not an attempt of one, or something that was noted beside it.
+// counts reports whether o is an operation on its own, and not an attempt of one, or something that
+// was noted beside it.
 func (o Op) counts() bool {
 	return o.Parent == 0 && o.Kind != Trust && o.Kind != Renewed && o.Kind != Ended
 }
@@ -101,8 +104,9 @@ func returned(history []Op, at int64) (n int) {
 	return n
 }
 
-// linear is the part of a history that the model judges. An acquisition whose outcome is unknown is left out where nothing
-// needs it as an explanation: it may as well never have taken effect, and each one makes the search longer.
+// linear is the part of a history that the model judges. An acquisition whose outcome is unknown is
+// left out where nothing needs it as an explanation: it may as well never have taken effect, and
+// each one makes the search longer.
 func linear(ops []Op, committed map[int64]bool) []Op {
 	type identity struct {
 		taken, needed bool
@@ -182,9 +186,11 @@ func operations(ops []Op) []porcupine.Operation {
 			last = max(last, o.Return)
 		}
 		last = max(last, o.Call)
-		all = append(all, porcupine.Operation{ClientId: o.Client, Input: o, Call: o.Call, Return: o.Return})
+		all = append(all, porcupine.Operation{ClientId: o.Client, Input: o, Call: o.Call,
+			Return: o.Return})
 	}
-	return append(all, porcupine.Operation{Input: Op{Kind: end, Result: OK}, Call: last + 1, Return: last + 2})
+	return append(all, porcupine.Operation{Input: Op{Kind: end, Result: OK}, Call: last + 1,
+		Return: last + 2})
 }
 
 func decide(ops []Op) porcupine.CheckResult {
@@ -196,9 +202,10 @@ func illegal(ops []Op) bool {
 	return porcupine.CheckOperationsTimeout(model, operations(ops), 2*time.Second) == porcupine.Illegal
 }
 
-// shortest makes of a history that the model refuses a short one that it refuses for the same reason: it ends as soon as it can,
-// begins with the last acquisition that suffices, and has no answers in it that don't matter. prefix is how many calls had
-// returned at its end, and at when that was.
+// shortest makes of a history that the model refuses a short one that it refuses for the same
+// reason: it ends as soon as it can, begins with the last acquisition that suffices, and has no
+// answers in it that don't matter. prefix is how many calls had returned at its end, and at when
+// that was.
 func shortest(ops []Op) (short []Op, prefix int, at int64) {
 	// Of a history that a lock can have, every beginning is one too.
 	var returns []int64
@@ -218,12 +225,14 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 		return ops, n, forever
 	}
 	short, prefix = until(ops, returns[n]), n+1
-	// Nothing before an acquisition matters that nobody else was at work beside. The first operation of the rest makes the row.
+	// Nothing before an acquisition matters that nobody else was at work beside. The first operation
+	// of the rest makes the row.
 	for i := len(short) - 1; i > 0; i-- {
 		o := short[i]
-		if o.Kind != Lock && o.Kind != Acquire || o.Result != OK || o.Token < o.Since || slices.ContainsFunc(short, func(p Op) bool {
-			return p.ID != o.ID && p.Call <= o.Return && p.Return >= o.Call
-		}) {
+		if o.Kind != Lock && o.Kind != Acquire || o.Result != OK || o.Token < o.Since ||
+			slices.ContainsFunc(short, func(p Op) bool {
+				return p.ID != o.ID && p.Call <= o.Return && p.Return >= o.Call
+			}) {
 			continue
 		}
 		if rest := short[i:]; illegal(rest) {
@@ -242,8 +251,9 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 	return withoutOthers(short), prefix, returns[n]
 }
 
-// withoutOthers leaves out the runs that have nothing to do with it, each with all that concerns it, and Enable and Disable, as if they
-// had never been. What is left must still be refused, for its last answer and not before that.
+// withoutOthers leaves out the runs that have nothing to do with it, each with all that concerns
+// it, and Enable and Disable, as if they had never been. What is left must still be refused, for
+// its last answer and not before that.
 func withoutOthers(ops []Op) []Op {
 	var last Op
 	var before int64 // when the answer before the last one was there
@@ -256,17 +266,22 @@ func withoutOthers(ops []Op) []Op {
 			before = max(before, o.Return)
 		}
 	}
-	if last.Result == Nothing || last.Result == Lost || last.Result == JobDisabled || last.Kind == Status {
+	if last.Result == Nothing || last.Result == Lost || last.Result == JobDisabled ||
+		last.Kind == Status {
 		return ops // these may be refused for want of what is left out
 	}
 	tried := map[string]bool{last.Owner: true}
 	for _, of := range ops {
 		owner := of.Owner // "" of Enable and Disable
-		if tried[owner] || owner != "" && slices.ContainsFunc(ops, func(o Op) bool { return o.Owner != owner && o.Holder == owner }) {
+		if tried[owner] || owner != "" && slices.ContainsFunc(ops,
+			func(o Op) bool { return o.Owner != owner && o.Holder == owner }) {
 			continue
 		}
 		tried[owner] = true
-		rest := slices.DeleteFunc(slices.Clone(ops), func(o Op) bool { return o.Owner == owner && o.Kind != Status })
+		rest := slices.DeleteFunc(slices.Clone(ops), func(o Op) bool {
+			return o.Owner == owner &&
+				o.Kind != Status
+		})
 		if illegal(rest) && !illegal(until(rest, before)) {
 			ops = rest
 		}
@@ -274,7 +289,8 @@ func withoutOthers(ops []Op) []Op {
 	return ops
 }
 
-// until is the history as it was at a time: what had not returned is unknown, and what only looked hasn't happened.
+// until is the history as it was at a time: what had not returned is unknown, and what only looked
+// hasn't happened.
 func until(ops []Op, at int64) (kept []Op) {
 	for _, o := range ops {
 		switch {
@@ -291,7 +307,8 @@ func until(ops []Op, at int64) (kept []Op) {
 	return kept
 }
 
-// Print writes the violation for a person to read, and beside it porcupine's picture of it to a file in dir.
+// Print writes the violation for a person to read, and beside it porcupine's picture of it to a
+// file in dir.
 func (v Violation) Print(w io.Writer, dir string) {
 	fmt.Fprintf(w, "VIOLATION: job %s, a history of %d calls\n", v.Job, v.Of)
 	for _, what := range v.What[:min(len(v.What), 10)] {
@@ -300,16 +317,20 @@ func (v Violation) Print(w io.Writer, dir string) {
 	if v.History == nil {
 		return
 	}
-	fmt.Fprintf(w, "After %d calls no order of them explains the answers. The shortest part found that shows it:\n", v.Prefix)
+	fmt.Fprintf(w,
+		"After %d calls no order of them explains the answers. The shortest part found that shows it:\n",
+		v.Prefix)
 	first := v.History[0].Call
 	for _, o := range v.History {
 		until := "never"
 		if o.Return != forever {
 			until = fmt.Sprintf("%.3f ms", float64(o.Return-first)/1e6)
 		}
-		fmt.Fprintf(w, "\t%10.3f ms to %-12s client %-4d %v\n", float64(o.Call-first)/1e6, until, o.Client, o)
+		fmt.Fprintf(w, "\t%10.3f ms to %-12s client %-4d %v\n", float64(o.Call-first)/1e6, until,
+			o.Client, o)
 	}
-	path := filepath.Join(dir, "violation-"+strings.NewReplacer("/", "-", " ", "-").Replace(v.Job)+".html")
+	path := filepath.Join(dir, "violation-"+strings.NewReplacer("/", "-", " ",
+		"-").Replace(v.Job)+".html")
 	_, info := porcupine.CheckOperationsVerbose(model, drawn(v.History), checkTimeout)
 	if err := porcupine.VisualizePath(model, info, path); err != nil {
 		fmt.Fprintln(w, "no picture:", err)
@@ -318,8 +339,9 @@ func (v Violation) Print(w io.Writer, dir string) {
 	fmt.Fprintln(w, "A picture of it:", path)
 }
 
-// drawn is a history as the picture shows it well: it has a line for every number of a client up to the largest, so these are
-// counted from 0; times are from the first call; and the details are beside what is in a box.
+// drawn is a history as the picture shows it well: it has a line for every number of a client up to
+// the largest, so these are counted from 0; times are from the first call; and the details are
+// beside what is in a box.
 func drawn(ops []Op) []porcupine.Operation {
 	lines := map[int]int{}
 	all := operations(ops)
@@ -364,7 +386,10 @@ func (v Verdict) Print(w io.Writer) {
 	for k := range v.Kinds {
 		kinds = append(kinds, k)
 	}
-	slices.SortFunc(kinds, func(a, b string) int { return cmp.Or(cmp.Compare(v.Kinds[b], v.Kinds[a]), cmp.Compare(a, b)) })
+	slices.SortFunc(kinds, func(a, b string) int {
+		return cmp.Or(cmp.Compare(v.Kinds[b], v.Kinds[a]),
+			cmp.Compare(a, b))
+	})
 	for _, k := range kinds {
 		fmt.Fprintf(w, "\t%8d %s\n", v.Kinds[k], k)
 	}

@@ -52,7 +52,8 @@ func (j Job) ttl() time.Duration {
 	return j.Max
 }
 
-// Main runs a client if the process is to be one, and reports whether it was. It belongs at the beginning of main.
+// Main runs a client if the process is to be one, and reports whether it was. It belongs at the
+// beginning of main.
 func Main() bool {
 	text := os.Getenv(clientEnv)
 	if text == "" {
@@ -70,7 +71,8 @@ func Main() bool {
 	return true
 }
 
-// Run calls until its standard input ends, and writes a byte to its standard output for each operation.
+// Run calls until its standard input ends, and writes a byte to its standard output for each
+// operation.
 func (c Client) Run(ctx context.Context) error {
 	log, err := NewLog(c.Log, c.Number)
 	if err != nil {
@@ -95,7 +97,8 @@ func (c Client) Run(ctx context.Context) error {
 	}()
 	var all sync.WaitGroup
 	for i := range c.Goroutines {
-		w := &worker{Client: c, log: log, db: db, old: v.old, id: c.Number*1000 + i, r: rand.New(rand.NewPCG(c.Seed, uint64(i)))}
+		w := &worker{Client: c, log: log, db: db, old: v.old, id: c.Number*1000 + i,
+			r: rand.New(rand.NewPCG(c.Seed, uint64(i)))}
 		w.l, err = lock.NewWith(db, lock.Options{NoDDL: true, Observer: w.observe})
 		if err != nil {
 			return err
@@ -130,7 +133,8 @@ func (w *worker) observe(ctx context.Context, e lock.Event) {
 		w.token.Store(e.Token)
 	case e.Kind == lock.Lost:
 		op := ctx.Value(callerKey{}).(caller).op
-		ended := w.log.Begin(Op{Client: w.id, Kind: Ended, Job: op.Job, Owner: op.Owner, Max: op.Max, Lease: e.Token, Result: OK, Why: e.Err.Error()})
+		ended := w.log.Begin(Op{Client: w.id, Kind: Ended, Job: op.Job, Owner: op.Owner, Max: op.Max,
+			Lease: e.Token, Result: OK, Why: e.Err.Error()})
 		w.log.End(ended)
 	}
 }
@@ -176,7 +180,8 @@ const callTimeout = 2500 * time.Millisecond
 func (w *worker) call(o Op, do func(ctx context.Context, o *Op) error) *Op {
 	o.Client = w.id
 	op := w.log.Begin(o)
-	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), callerKey{}, caller{log: w.log, op: *op}), callTimeout)
+	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), callerKey{},
+		caller{log: w.log, op: *op}), callTimeout)
 	defer cancel()
 	w.end(op, do(ctx, op))
 	return op
@@ -187,7 +192,8 @@ func (w *worker) end(o *Op, err error) {
 	var held *lock.ErrUnauthorised
 	if errors.As(err, &held) {
 		h := held.Holder()
-		o.Holder, o.LockTime, o.Age = h.ComponentID+"/"+h.JobID, h.LockTime.UnixMicro(), h.Age.Microseconds()
+		o.Holder, o.LockTime, o.Age = h.ComponentID+"/"+h.JobID, h.LockTime.UnixMicro(),
+			h.Age.Microseconds()
 	}
 	var disabled *lock.ErrDisabled
 	switch {
@@ -236,15 +242,16 @@ func upTo(r *rand.Rand, most time.Duration) time.Duration {
 func (w *worker) lock(job Job) {
 	cid, jid := w.newRun()
 	o := w.insist(func() *Op {
-		return w.call(Op{Kind: Lock, Job: job.Name, Owner: cid + "/" + jid, Max: job.Max.Microseconds()}, func(ctx context.Context, o *Op) (err error) {
-			if w.old {
-				o.Token, err = oldLock(w.db, cid, job.Name, jid, job.Max)
+		return w.call(Op{Kind: Lock, Job: job.Name, Owner: cid + "/" + jid, Max: job.Max.Microseconds()},
+			func(ctx context.Context, o *Op) (err error) {
+				if w.old {
+					o.Token, err = oldLock(w.db, cid, job.Name, jid, job.Max)
+					return err
+				}
+				err = w.l.LockContext(ctx, component, cid, job.Name, jid, job.Max)
+				o.Token = w.token.Load()
 				return err
-			}
-			err = w.l.LockContext(ctx, component, cid, job.Name, jid, job.Max)
-			o.Token = w.token.Load()
-			return err
-		})
+			})
 	})
 	if o.Result != OK {
 		return
@@ -254,12 +261,13 @@ func (w *worker) lock(job Job) {
 		return // it dies
 	}
 	w.insist(func() *Op {
-		return w.call(Op{Kind: Unlock, Job: job.Name, Owner: cid + "/" + jid}, func(ctx context.Context, _ *Op) error {
-			if w.old {
-				return oldUnlock(w.db, cid, job.Name, jid)
-			}
-			return w.l.UnlockContext(ctx, component, cid, job.Name, jid)
-		})
+		return w.call(Op{Kind: Unlock, Job: job.Name, Owner: cid + "/" + jid},
+			func(ctx context.Context, _ *Op) error {
+				if w.old {
+					return oldUnlock(w.db, cid, job.Name, jid)
+				}
+				return w.l.UnlockContext(ctx, component, cid, job.Name, jid)
+			})
 	})
 }
 
@@ -284,7 +292,8 @@ func (w *worker) force(job Job) {
 	if err != nil || !s.Locked || job.Max > 0 && w.r.IntN(4) > 0 {
 		return
 	}
-	w.call(Op{Kind: Force, Job: job.Name, Owner: s.Holder.ComponentID + "/" + s.Holder.JobID, Lease: s.Holder.LockTime.UnixMicro()}, func(ctx context.Context, _ *Op) error {
+	w.call(Op{Kind: Force, Job: job.Name, Owner: s.Holder.ComponentID + "/" + s.Holder.JobID,
+		Lease: s.Holder.LockTime.UnixMicro()}, func(ctx context.Context, _ *Op) error {
 		return w.l.ForceRelease(ctx, component, job.Name, s.Holder)
 	})
 }
@@ -298,14 +307,19 @@ type tenure struct {
 }
 
 func (t *tenure) op(k Kind) Op {
-	return Op{Kind: k, Job: t.job.Name, Owner: t.owner, Max: t.job.Max.Microseconds(), Lease: t.lease.Token()}
+	return Op{Kind: k, Job: t.job.Name, Owner: t.owner, Max: t.job.Max.Microseconds(),
+		Lease: t.lease.Token()}
 }
 
-// acquiring returns a context for Acquire or Run, which lasts as long as the lease, and the record of the call.
-func (w *worker) acquiring(job Job, owner string) (ctx context.Context, cancel context.CancelFunc, o *Op, token *atomic.Int64) {
-	o = w.log.Begin(Op{Client: w.id, Kind: Acquire, Job: job.Name, Owner: owner, Max: job.Max.Microseconds()})
+// acquiring returns a context for Acquire or Run, which lasts as long as the lease, and the record
+// of the call.
+func (w *worker) acquiring(job Job, owner string) (ctx context.Context, cancel context.CancelFunc,
+	o *Op, token *atomic.Int64) {
+	o = w.log.Begin(Op{Client: w.id, Kind: Acquire, Job: job.Name, Owner: owner,
+		Max: job.Max.Microseconds()})
 	token = new(atomic.Int64)
-	ctx, cancel = context.WithCancel(context.WithValue(context.Background(), callerKey{}, caller{log: w.log, op: *o, token: token}))
+	ctx, cancel = context.WithCancel(context.WithValue(context.Background(), callerKey{},
+		caller{log: w.log, op: *o, token: token}))
 	return ctx, cancel, o, token
 }
 
@@ -314,7 +328,8 @@ func (w *worker) lease(job Job) {
 	ctx, cancel, o, token := w.acquiring(job, cid+"/"+jid)
 	defer cancel()
 	timeout := time.AfterFunc(callTimeout, cancel)
-	asked := lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid, TTL: job.ttl()}
+	asked := lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid,
+		TTL: job.ttl()}
 	if w.r.IntN(8) == 0 {
 		asked.Wait, asked.Poll = upTo(w.r, 100*time.Millisecond)+1, 20*time.Millisecond
 	}
@@ -340,9 +355,13 @@ func (w *worker) lease(job Job) {
 }
 
 // late reports whether an Acquire that failed may have been granted too late, and given back.
-func late(err error) bool { return errors.Is(err, lock.ErrLost) || errors.Is(err, context.Canceled) }
+func late(err error) bool {
+	return errors.Is(err, lock.ErrLost) ||
+		errors.Is(err, context.Canceled)
+}
 
-// givenBack records the release that is a part of an Acquire which was granted too late: it may have been as early as the call.
+// givenBack records the release that is a part of an Acquire which was granted too late: it may
+// have been as early as the call.
 func (w *worker) givenBack(acquire *Op, err error) {
 	if late(err) {
 		release := w.log.Begin(Op{Client: w.id, Kind: Release, Job: acquire.Job, Owner: acquire.Owner})
@@ -359,7 +378,8 @@ func (w *worker) runJob(job Job) {
 	ctx, cancel, o, token := w.acquiring(job, cid+"/"+jid)
 	defer cancel()
 	var release *Op
-	err := w.l.Run(ctx, lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid, TTL: job.ttl()}, func(ctx context.Context) error {
+	err := w.l.Run(ctx, lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid,
+		JobID: jid, TTL: job.ttl()}, func(ctx context.Context) error {
 		lease := lock.LeaseFrom(ctx)
 		token.Store(lease.Token())
 		o.Token = lease.Token()
@@ -424,8 +444,8 @@ func tokenOf(l *lock.Lease) *atomic.Int64 {
 // lostCommit is the error of a commit of which nobody knows whether it was.
 type lostCommit struct{ error }
 
-// write commits a row that only the holder may. The row's place in the table is that of the commit among those of the job, since
-// Check has locked the job's row before.
+// write commits a row that only the holder may. The row's place in the table is that of the commit
+// among those of the job, since Check has locked the job's row before.
 func (t *tenure) write() {
 	t.call(t.op(Write), func(ctx context.Context, o *Op) error {
 		tx, err := t.db.BeginTx(ctx, nil)
@@ -436,7 +456,8 @@ func (t *tenure) write() {
 		if err := t.lease.Check(ctx, tx); err != nil {
 			return fmt.Errorf("check: %s", err) // nothing was written, whatever it was
 		}
-		if _, err := tx.ExecContext(ctx, "INSERT INTO writes (job, token, op) VALUES ($1, $2, $3)", t.job.Name, t.lease.Token(), o.ID); err != nil {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO writes (job, token, op) VALUES ($1, $2, $3)",
+			t.job.Name, t.lease.Token(), o.ID); err != nil {
 			return err
 		}
 		t.pause(2 * time.Millisecond)

@@ -16,11 +16,13 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
-// settings are those of a server that loses nothing. There are few connections, so that they can be exhausted.
-var settings = []string{"synchronous_commit=on", "fsync=on", "max_connections=80", "deadlock_timeout=200ms"}
+// settings are those of a server that loses nothing. There are few connections, so that they can be
+// exhausted.
+var settings = []string{"synchronous_commit=on", "fsync=on", "max_connections=80",
+	"deadlock_timeout=200ms"}
 
-// A cluster is the servers, and the networks of the client processes to them: a primary, at times with a standby, or the nodes of
-// CockroachDB.
+// A cluster is the servers, and the networks of the client processes to them: a primary, at times
+// with a standby, or the nodes of CockroachDB.
 type cluster struct {
 	primary, standby *pgtest.Server
 	nodes            *crdbtest.Cluster
@@ -97,7 +99,8 @@ func (c *cluster) dsn(network int) string {
 	return u.String()
 }
 
-// admin runs f with direct connections to a server, once one answers: they may be recovering from a fault.
+// admin runs f with direct connections to a server, once one answers: they may be recovering from a
+// fault.
 func (c *cluster) admin(f func(db *sql.DB) error) error {
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		for _, dsn := range c.direct() {
@@ -120,14 +123,16 @@ func (c *cluster) admin(f func(db *sql.DB) error) error {
 func (c *cluster) createTables() error {
 	return c.admin(func(db *sql.DB) error {
 		lock.New(db)
-		_, err := db.Exec("CREATE TABLE IF NOT EXISTS writes (id BIGSERIAL PRIMARY KEY, job TEXT, token BIGINT, op BIGINT)")
+		_, err := db.Exec("CREATE TABLE IF NOT EXISTS writes (id BIGSERIAL PRIMARY KEY, job TEXT, " +
+			"token BIGINT, op BIGINT)")
 		if err != nil || c.nodes == nil {
 			return err
 		}
 		// What has one replica would be away with its node.
 		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 			var fewest int
-			err := db.QueryRow("SELECT min(array_length(replicas, 1)) FROM crdb_internal.ranges_no_leases").Scan(&fewest)
+			err := db.QueryRow("SELECT min(array_length(replicas, 1)) " +
+				"FROM crdb_internal.ranges_no_leases").Scan(&fewest)
 			if fewest == len(c.nodes.Nodes) {
 				return nil
 			}
@@ -138,7 +143,8 @@ func (c *cluster) createTables() error {
 	})
 }
 
-// written reads what fenced transactions have committed for the jobs of a round, in the order of the commits.
+// written reads what fenced transactions have committed for the jobs of a round, in the order of
+// the commits.
 func (c *cluster) written(aJob string) (all []Written, err error) {
 	order := "id"
 	if c.nodes != nil {
@@ -169,15 +175,18 @@ func (c *cluster) settle() error {
 		return nil
 	}
 	return c.admin(func(db *sql.DB) error {
-		if _, err := db.Exec("ALTER DATABASE postgres SET default_transaction_isolation = 'read committed'"); err != nil {
+		if _, err := db.Exec("ALTER DATABASE postgres SET default_transaction_isolation = 'read " +
+			"committed'"); err != nil {
 			return err
 		}
-		_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'")
+		_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> " +
+			"pg_backend_pid() AND backend_type = 'client backend'")
 		return err
 	})
 }
 
-// addStandby gives the primary a standby. From its return on a synchronous one has what clients have been told is committed.
+// addStandby gives the primary a standby. From its return on a synchronous one has what clients
+// have been told is committed.
 func (c *cluster) addStandby(synchronous bool, more ...string) (err error) {
 	if c.standby, err = c.primary.Standby(append(more, settings...)...); err != nil {
 		return err
@@ -195,7 +204,8 @@ func (c *cluster) addStandby(synchronous bool, more ...string) (err error) {
 		}
 		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 			var ready bool
-			err := db.QueryRow("SELECT EXISTS (SELECT 1 FROM pg_stat_replication WHERE state = 'streaming' AND sync_state = $1)", state).Scan(&ready)
+			err := db.QueryRow("SELECT EXISTS (SELECT 1 FROM pg_stat_replication WHERE state = "+
+				"'streaming' AND sync_state = $1)", state).Scan(&ready)
 			if ready {
 				return nil
 			}

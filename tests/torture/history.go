@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package torture runs many clients of package lock against a database while a nemesis breaks things, records what every
-// call was told, and decides whether a lock could have told them so.
+// Package torture runs many clients of package lock against a database while a nemesis breaks
+// things, records what every call was told, and decides whether a lock could have told them so.
 package torture
 
 import (
@@ -24,7 +24,8 @@ import (
 // Kind is which call an Op is.
 type Kind string
 
-// The calls. Lock to Status are in the model of the row; Write is too, as what may only happen within a term.
+// The calls. Lock to Status are in the model of the row; Write is too, as what may only happen
+// within a term.
 const (
 	Lock    Kind = "Lock"
 	Unlock  Kind = "Unlock"
@@ -48,8 +49,9 @@ const (
 // Result is what a call came to.
 type Result string
 
-// Failed is of a call of which the library says that the database has not carried it out, Unknown of one of which nobody can say.
-// A call that has no result yet, because its process was killed, counts as Unknown.
+// Failed is of a call of which the library says that the database has not carried it out, Unknown
+// of one of which nobody can say. A call that has no result yet, because its process was killed,
+// counts as Unknown.
 const (
 	OK          Result = "ok"
 	Refused     Result = "refused"
@@ -62,22 +64,25 @@ const (
 
 // An Op is a call and its return.
 type Op struct {
-	ID     int64  `json:"id"`
-	Parent int64  `json:"parent,omitempty"` // the call, if the Op is an attempt of it whose outcome the call does not know
+	ID int64 `json:"id"`
+	// Parent is the call, if the Op is an attempt of it whose outcome the call does not know.
+	Parent int64  `json:"parent,omitempty"`
 	Client int    `json:"client"`
 	Kind   Kind   `json:"kind"`
 	Job    string `json:"job"`
 	Owner  string `json:"owner,omitempty"` // both IDs
 	Max    int64  `json:"max,omitempty"`   // the longest duration, in microseconds
 	Lease  int64  `json:"lease,omitempty"` // its token; of a ForceRelease the lock_time that it names
-	// A Renew of whose answer the lease has not heard; a Release of which an attempt before the last may have taken effect.
+	// A Renew of whose answer the lease has not heard; a Release of which an attempt before the last
+	// may have taken effect.
 	Unheard bool `json:"unheard,omitempty"`
 	Doubt   bool `json:"-"`
 
 	// CLOCK_MONOTONIC, which all processes of a machine share, in nanoseconds.
 	Call   int64 `json:"call"`
 	Return int64 `json:"return,omitempty"`
-	// Between which times of the database's clock, in microseconds since 1970, the call was carried out.
+	// Between which times of the database's clock, in microseconds since 1970, the call was carried
+	// out.
 	Since  int64 `json:"since"`
 	Before int64 `json:"before,omitempty"`
 
@@ -123,8 +128,9 @@ func (o Op) String() string {
 	return s
 }
 
-// monotonic and wall are read past package time, so that a process can be told a wrong time (see skew.go) and still record the
-// right one. The database is on the same machine, so wall is its clock too.
+// monotonic and wall are read past package time, so that a process can be told a wrong time (see
+// skew.go) and still record the right one. The database is on the same machine, so wall is its
+// clock too.
 func monotonic() int64 { return clock(unix.CLOCK_MONOTONIC) }
 func wall() int64      { return clock(unix.CLOCK_REALTIME) / 1000 }
 
@@ -136,7 +142,8 @@ func clock(which int32) int64 {
 	return t.Nano()
 }
 
-// A Log writes a history to a file, each line with one write: what was called is there even if the process is killed.
+// A Log writes a history to a file, each line with one write: what was called is there even if the
+// process is killed.
 type Log struct {
 	client int
 	last   atomic.Int64
@@ -171,9 +178,11 @@ func (l *Log) End(o *Op) {
 	}
 }
 
-// attempt records that a statement was sent on behalf of o, and has failed or nobody knows what came of it.
+// attempt records that a statement was sent on behalf of o, and has failed or nobody knows what
+// came of it.
 func (l *Log) attempt(o Op, call, since int64, result Result, why error) {
-	o.Parent, o.ID, o.Call, o.Since, o.Result, o.Why = o.ID, l.last.Add(1), call, since, result, why.Error()
+	o.Parent, o.ID, o.Call, o.Since, o.Result, o.Why = o.ID, l.last.Add(1), call, since, result,
+		why.Error()
 	l.write(o)
 }
 
@@ -211,7 +220,8 @@ func ReadHistory(paths ...string) ([]Op, error) {
 		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
 			var o Op
-			if json.Unmarshal(lines.Bytes(), &o) == nil { // the last line of a process that was killed may be half a line
+			// the last line of a process that was killed may be half a line
+			if json.Unmarshal(lines.Bytes(), &o) == nil {
 				ops[o.ID] = o
 			}
 		}
@@ -237,27 +247,33 @@ func ReadHistory(paths ...string) ([]Op, error) {
 	}
 	var all []Op
 	for _, o := range ops {
-		// Of a call that failed, and of a release that is refused, the library says that none of its attempts took effect: that
-		// is to be believed, and checked.
+		// Of a call that failed, and of a release that is refused, the library says that none of its
+		// attempts took effect: that is to be believed, and checked.
 		parent := ops[o.Parent]
 		switch d := doubts[o.Owner]; {
 		case o.Result == Failed, o.Parent != 0 && o.open() && parent.Result == Failed,
-			o.Parent != 0 && o.open() && parent.Result == Refused && (parent.Kind == Unlock || parent.Kind == Force),
+			o.Parent != 0 && o.open() && parent.Result == Refused &&
+				(parent.Kind == Unlock || parent.Kind == Force),
 			o.Kind == Release && o.open() && d.lost:
 			continue
 		case o.Kind == Release && o.Result == OK && o.Parent == 0 && d.first.Call != 0:
 			o.Doubt, o.Call, o.Since = true, min(o.Call, d.first.Call), min(o.Since, d.first.Since)
 		}
 		if o.Kind == Acquire && o.Result == "" {
-			// Its process was killed: if it was granted too late, it may have been released again before that.
-			all = append(all, Op{ID: -o.ID, Parent: o.ID, Client: o.Client, Kind: Release, Job: o.Job, Owner: o.Owner,
-				Call: o.Call, Since: o.Since, Result: Unknown, Return: forever, Before: forever})
+			// Its process was killed: if it was granted too late, it may have been released again before
+			// that.
+			all = append(all, Op{ID: -o.ID, Parent: o.ID, Client: o.Client, Kind: Release, Job: o.Job,
+				Owner: o.Owner,
+				Call:  o.Call, Since: o.Since, Result: Unknown, Return: forever, Before: forever})
 		}
 		if o.open() {
 			o.Result, o.Return, o.Before = Unknown, forever, forever
 		}
 		all = append(all, o)
 	}
-	slices.SortFunc(all, func(a, b Op) int { return cmp.Or(cmp.Compare(a.Call, b.Call), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(all, func(a, b Op) int {
+		return cmp.Or(cmp.Compare(a.Call, b.Call),
+			cmp.Compare(a.ID, b.ID))
+	})
 	return all, nil
 }

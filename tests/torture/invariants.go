@@ -17,10 +17,14 @@ type Written struct {
 	Op    int64
 }
 
-// invariants checks what must hold of a job's history whatever the model says, and without it. Each is a few lines that can be read
-// on their own, so that a mistake in the model can't hide a violation of what matters most.
+// invariants checks what must hold of a job's history whatever the model says, and without it. Each
+// is a few lines that can be read on their own, so that a mistake in the model can't hide a
+// violation of what matters most.
 func invariants(ops []Op, written []Written) (violations []string) {
-	bad := func(format string, args ...any) { violations = append(violations, fmt.Sprintf(format, args...)) }
+	bad := func(format string, args ...any) {
+		violations = append(violations,
+			fmt.Sprintf(format, args...))
+	}
 	byID := map[int64]Op{}
 	var takes []Op
 	for _, o := range ops {
@@ -31,7 +35,8 @@ func invariants(ops []Op, written []Written) (violations []string) {
 	}
 	slices.SortFunc(takes, func(a, b Op) int { return cmp.Compare(a.Token, b.Token) })
 
-	// Tokens grow: of two acquisitions by different runs the one that began after the other had ended has the larger.
+	// Tokens grow: of two acquisitions by different runs the one that began after the other had ended
+	// has the larger.
 	latest := int64(0) // call among those with smaller tokens
 	for i, o := range takes {
 		if i > 0 && o.Token == takes[i-1].Token && o.Owner != takes[i-1].Owner {
@@ -42,7 +47,8 @@ func invariants(ops []Op, written []Written) (violations []string) {
 		}
 		latest = max(latest, o.Call)
 	}
-	// Never two holders: whoever wins does so after the one before has let go or its time is up, counted from before it asked.
+	// Never two holders: whoever wins does so after the one before has let go or its time is up,
+	// counted from before it asked.
 	for i := 1; i < len(takes); i++ {
 		if o, was := takes[i], takes[i-1]; o.Owner != was.Owner {
 			if until := holds(was, ops, o.Return); until > o.Return {
@@ -55,17 +61,23 @@ func invariants(ops []Op, written []Written) (violations []string) {
 		if o.Kind != Trust {
 			continue
 		}
-		i, _ := slices.BinarySearchFunc(takes, o.Lease+1, func(t Op, token int64) int { return cmp.Compare(t.Token, token) })
-		if i < len(takes) && takes[i].Owner != o.Owner && takes[i].Return < o.Call && o.Call > forced(o, ops) {
+		i, _ := slices.BinarySearchFunc(takes, o.Lease+1, func(t Op,
+			token int64) int {
+			return cmp.Compare(t.Token, token)
+		})
+		if i < len(takes) && takes[i].Owner != o.Owner && takes[i].Return < o.Call &&
+			o.Call > forced(o, ops) {
 			bad("a lease that is trusted although another has it:\n\t%v\n\t%v", o, takes[i])
 		}
 	}
-	// Fenced writes: none of a smaller token after one of a larger, none twice, and none lost that was acknowledged.
+	// Fenced writes: none of a smaller token after one of a larger, none twice, and none lost that was
+	// acknowledged.
 	found := map[int64]bool{}
 	for i, w := range written {
 		found[w.Op] = true
 		if i > 0 && w.Token < written[i-1].Token {
-			bad("a fenced write with token %d was committed after one with token %d", w.Token, written[i-1].Token)
+			bad("a fenced write with token %d was committed after one with token %d", w.Token,
+				written[i-1].Token)
 		}
 		if o, ok := byID[w.Op]; !ok || o.Lease != w.Token {
 			bad("a fenced write with token %d that nobody made", w.Token)
@@ -77,8 +89,10 @@ func invariants(ops []Op, written []Written) (violations []string) {
 		}
 	}
 	for _, o := range ops {
-		if well := trusted(o, ops); o.Kind == Ended && strings.Contains(o.Why, "could not be renewed in time") && o.Call < well {
-			bad("a lease that is called lost although it is well for another %v:\n\t%v", time.Duration(well-o.Call), o)
+		if well := trusted(o, ops); o.Kind == Ended && strings.Contains(o.Why,
+			"could not be renewed in time") && o.Call < well {
+			bad("a lease that is called lost although it is well for another %v:\n\t%v",
+				time.Duration(well-o.Call), o)
 		}
 	}
 	// What was released is not refused, and what has failed has changed nothing.
@@ -91,7 +105,8 @@ func invariants(ops []Op, written []Written) (violations []string) {
 		}
 		for _, o := range ops {
 			refused := o.Result == Refused && o.Kind != Lock && o.Kind != Acquire
-			if o.ID == done.Parent && refused || o.Kind == Release && o.Result == Lost && done.Kind == Release && o.Owner == done.Owner {
+			if o.ID == done.Parent && refused || o.Kind == Release && o.Result == Lost &&
+				done.Kind == Release && o.Owner == done.Owner {
 				bad("%s, although it was done:\n\t%v\n\t%v", o.Result, done, o)
 			}
 		}
@@ -99,9 +114,10 @@ func invariants(ops []Op, written []Written) (violations []string) {
 	return append(violations, flags(ops)...)
 }
 
-// trusted returns until when a lease can be trusted at least, by what it had been told before o: a tenth of its time before the
-// end, counted from the answer before the last, since nobody knows when a renewal was sent. A lock that was found held by an
-// attempt is as old as that says, on its way back too.
+// trusted returns until when a lease can be trusted at least, by what it had been told before o: a
+// tenth of its time before the end, counted from the answer before the last, since nobody knows
+// when a renewal was sent. A lock that was found held by an attempt is as old as that says, on its
+// way back too.
 func trusted(o Op, ops []Op) int64 {
 	var sent, answered int64
 	for _, p := range ops {
@@ -112,18 +128,21 @@ func trusted(o Op, ops []Op) int64 {
 		case p.Kind == Acquire:
 			sent = max(sent, 2*p.Call-p.Return+1000*min(0, p.Token-p.Since))
 			answered = max(answered, p.Return)
-		case p.Kind == Renew && !p.Unheard && p.Return > answered && p.Return < sent+900*o.Max: // or the answer may be too late
+		// or the answer may be too late
+		case p.Kind == Renew && !p.Unheard && p.Return > answered && p.Return < sent+900*o.Max:
 			sent, answered = max(sent, answered), p.Return
 		}
 	}
 	return sent + 900*o.Max
 }
 
-// holds returns until when the winner of a lock may think that nobody else has it, as far as was known at the time at.
+// holds returns until when the winner of a lock may think that nobody else has it, as far as was
+// known at the time at.
 func holds(won Op, ops []Op, at int64) int64 {
 	until := int64(forever)
 	if won.Max > 0 {
-		until = won.Call + won.Max*1000 + 1000*min(0, won.Token-won.Since) // it may have been held for a while
+		// it may have been held for a while
+		until = won.Call + won.Max*1000 + 1000*min(0, won.Token-won.Since)
 		for _, o := range ops {
 			if o.Owner == won.Owner && o.Kind == Renew && o.Result == OK && !o.Unheard && o.Return <= at {
 				until = max(until, o.Call+won.Max*1000)
@@ -131,14 +150,16 @@ func holds(won Op, ops []Op, at int64) int64 {
 		}
 	}
 	for _, o := range ops {
-		if o.Owner == won.Owner && (o.Kind == Unlock || o.Kind == Release || o.Kind == Force) && o.Return > won.Call {
+		if o.Owner == won.Owner && (o.Kind == Unlock || o.Kind == Release || o.Kind == Force) &&
+			o.Return > won.Call {
 			until = min(until, o.Call)
 		}
 	}
 	return until
 }
 
-// forced returns until when a lease may not know that it was released by force: until its next renewal, or until it has expired.
+// forced returns until when a lease may not know that it was released by force: until its next
+// renewal, or until it has expired.
 func forced(lease Op, ops []Op) (until int64) {
 	for _, o := range ops {
 		switch {
@@ -166,7 +187,8 @@ func flags(ops []Op) (violations []string) {
 		switch {
 		case o.Result == JobDisabled, o.Kind == Status && o.Result == OK && !o.Enabled:
 			saw = Disable
-		case o.Kind == Lock && (o.Result == OK || o.Result == Refused), o.Kind == Acquire && o.Result == OK, o.Kind == Status && o.Result == OK:
+		case o.Kind == Lock && (o.Result == OK || o.Result == Refused), o.Kind == Acquire &&
+			o.Result == OK, o.Kind == Status && o.Result == OK:
 			saw = Enable
 		default:
 			continue

@@ -8,25 +8,27 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// The model is one row of the table, as section “What each call does” of the documentation has it. It decides by the
-// database's clock, of which it knows three things:
+// The model is one row of the table, as the documentation has it.
+// It decides by the database's clock, of which it knows three things:
 //
-//   - the lock_time that a call wrote: the row was judged before that was reckoned, so a takeover is lawful only if what it
-//     wrote is past the old lock_time plus the longest duration;
-//   - the age that a refusal gives: the clock was read after the row was judged, so a refusal is lawful only if that is no more than
-//     the longest duration;
-//   - the clock's time before the call and after it, since the harness runs on the database's machine: what was written lies
-//     between them, or a microsecond after the lock_time before.
+//   - the lock_time that a call wrote: the row was judged before that was reckoned, so a takeover
+//     is lawful only if what it wrote is past the old lock_time plus the longest duration;
+//   - the age that a refusal gives: the clock was read after the row was judged, so a refusal is
+//     lawful only if that is no more than the longest duration;
+//   - the clock's time before the call and after it, since the harness runs on the database's
+//     machine: what was written lies between them, or a microsecond after the lock_time before.
 //
-// A release that was in doubt is two operations: the term was its caller's at some time after it was called (held), and is
-// not when it returns (gone).
+// A release that was in doubt is two operations: the term was its caller's at some time after it
+// was called (held), and is not when it returns (gone).
 //
-// A renewal or a call whose outcome is unknown leaves a lock_time that is only known to lie between two times, until somebody
-// sees it; a takeover is lawful if it is for any of them. So no lawful history is found guilty, whatever the timing.
+// A renewal or a call whose outcome is unknown leaves a lock_time that is only known to lie between
+// two times, until somebody sees it; a takeover is lawful if it is for any of them. So no lawful
+// history is found guilty, whatever the timing.
 //
-// A call whose outcome is unknown may take effect at any time after it was sent, also after a later attempt of the same call has
-// been answered, or never. Its return is at the end of time. It is tried only where it would change the row; that it never took
-// effect is the same as that it did so after the history's last known return, which an operation of its own marks.
+// A call whose outcome is unknown may take effect at any time after it was sent, also after a later
+// attempt of the same call has been answered, or never. Its return is at the end of time. It is
+// tried only where it would change the row; that it never took effect is the same as that it did so
+// after the history's last known return, which an operation of its own marks.
 type row struct {
 	enabled, locked bool
 	forced          bool   // the last release was a ForceRelease
@@ -50,8 +52,9 @@ func (r row) term(o Op) (bool, row) {
 	return ok, r
 }
 
-// lost reports whether a lease may be told that it is lost: the row may be out of its term, or the term has expired as far as
-// its holder knows. That a renewal without a reply has moved the lock_time is no reason.
+// lost reports whether a lease may be told that it is lost: the row may be out of its term, or the
+// term has expired as far as its holder knows. That a renewal without a reply has moved the
+// lock_time is no reason.
 func (r row) lost(o Op) bool {
 	in := r.locked && r.owner == o.Owner && (o.Lease == 0 || r.first == o.Lease && o.Lease == r.last)
 	return !in || o.Max > 0 && o.Before > after(r.told, o.Max)
@@ -118,7 +121,8 @@ func (r row) step(o Op) (bool, row) {
 		ok, in := r.term(o)
 		return ok || !r.locked && r.owner == o.Owner, in
 	case gone:
-		return !r.locked || r.owner != o.Owner || o.Lease != 0 && !(r.first <= o.Lease && o.Lease <= r.last), r
+		return !r.locked || r.owner != o.Owner || o.Lease != 0 &&
+			!(r.first <= o.Lease && o.Lease <= r.last), r
 	case Renew:
 		if o.Result == Nothing {
 			return r.lost(o), r
@@ -163,17 +167,21 @@ func (r row) lock(o Op) (bool, row) {
 		r.first, r.last, r.lo, r.hi, r.told = o.Token, o.Token, o.Token, o.Token, o.Token
 		return r.enabled && (o.Max == 0 || o.Since <= after(o.Token, o.Max)), r
 	}
-	ok := r.enabled && o.Token > r.lo && r.dated(o) && (!r.locked || o.Max > 0 && o.Token > after(r.lo, o.Max))
-	return ok, row{enabled: true, locked: true, owner: o.Owner, first: o.Token, last: o.Token, lo: o.Token, hi: o.Token, told: o.Token}
+	ok := r.enabled && o.Token > r.lo && r.dated(o) && (!r.locked || o.Max > 0 &&
+		o.Token > after(r.lo, o.Max))
+	return ok, row{enabled: true, locked: true, owner: o.Owner, first: o.Token, last: o.Token,
+		lo: o.Token, hi: o.Token, told: o.Token}
 }
 
-// refusal names the true holder, who must not have expired. A ForceRelease is also refused by who has renewed since.
+// refusal names the true holder, who must not have expired. A ForceRelease is also refused by who
+// has renewed since.
 func (r row) refusal(o Op) (bool, row) {
 	ok, seen := r.see(o.LockTime)
 	now := o.LockTime + o.Age
 	expired := (o.Kind == Lock || o.Kind == Acquire) && o.Max > 0 && o.Age > o.Max
 	other := o.Holder != o.Owner || o.Kind == Force && o.LockTime != o.Lease
-	return ok && other && r.locked && r.owner == o.Holder && !expired && o.Since <= now && now <= o.Before, seen
+	return ok && other && r.locked && r.owner == o.Holder && !expired && o.Since <= now &&
+		now <= o.Before, seen
 }
 
 // perhaps is a call whose outcome is unknown, if it takes effect now.
@@ -222,7 +230,8 @@ var model = porcupine.Model{
 		}
 		s := fmt.Sprintf("last %q, lock_time %d to %d", r.owner, r.lo, r.hi)
 		if r.locked {
-			s = fmt.Sprintf("LOCKED by %s, token %d to %d, lock_time %d to %d", r.owner, r.first, r.last, r.lo, r.hi)
+			s = fmt.Sprintf("LOCKED by %s, token %d to %d, lock_time %d to %d", r.owner, r.first, r.last,
+				r.lo, r.hi)
 		}
 		if !r.enabled {
 			s += ", disabled"

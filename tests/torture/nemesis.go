@@ -24,11 +24,13 @@ type fault struct {
 type place int
 
 const (
-	clients   place = iota // and the network
-	servers                // of any kind
-	postgres               // PostgreSQL
-	alone                  // PostgreSQL without a standby: a primary that comes back has what its standby may not have confirmed
-	cockroach              // CockroachDB
+	clients  place = iota // and the network
+	servers               // of any kind
+	postgres              // PostgreSQL
+	// PostgreSQL without a standby: a primary that comes back has what its standby may not have
+	// confirmed
+	alone
+	cockroach // CockroachDB
 )
 
 // has reports whether the cluster can have faults of the kind.
@@ -67,7 +69,8 @@ var faults = []fault{
 	}},
 	{"connections terminated by the server", alone, func(_ context.Context, n *nemesis) error {
 		return n.c.admin(func(db *sql.DB) error {
-			_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND random() < 0.5")
+			_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> " +
+				"pg_backend_pid() AND backend_type = 'client backend' AND random() < 0.5")
 			return err
 		})
 	}},
@@ -118,7 +121,9 @@ var faults = []fault{
 		return n.transaction(ctx, "LOCK TABLE locks IN ACCESS EXCLUSIVE MODE")
 	}},
 	{"rows locked by a transaction", servers, func(ctx context.Context, n *nemesis) error {
-		return n.transaction(ctx, "SELECT count(*) FROM (SELECT 1 FROM locks WHERE random() < 0.5 ORDER BY job_name FOR UPDATE) AS chosen")
+		return n.transaction(ctx,
+			"SELECT count(*) FROM (SELECT 1 FROM locks WHERE random() < 0.5 ORDER BY job_name FOR "+
+				"UPDATE) AS chosen")
 	}},
 	{"connections exhausted", postgres, func(ctx context.Context, n *nemesis) error {
 		return n.c.admin(func(db *sql.DB) error {
@@ -144,7 +149,8 @@ var faults = []fault{
 		// For connections that begin after it.
 		return n.c.admin(func(db *sql.DB) error {
 			level := []string{"serializable", "repeatable read", "read committed"}[n.r.IntN(3)]
-			if _, err := db.Exec("ALTER DATABASE postgres SET default_transaction_isolation = '" + level + "'"); err != nil {
+			if _, err := db.Exec("ALTER DATABASE postgres SET default_transaction_isolation = '" + level +
+				"'"); err != nil {
 				return err
 			}
 			n.network().Cut()
@@ -181,8 +187,9 @@ var faults = []fault{
 		return n.c.admin(func(db *sql.DB) error {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
-			_, err := db.ExecContext(ctx, "CANCEL SESSIONS IF EXISTS SELECT session_id FROM [SHOW CLUSTER SESSIONS] "+
-				"WHERE random() < 0.3 AND active_queries NOT LIKE '%SHOW CLUSTER SESSIONS%'")
+			_, err := db.ExecContext(ctx,
+				"CANCEL SESSIONS IF EXISTS SELECT session_id FROM [SHOW CLUSTER SESSIONS] "+
+					"WHERE random() < 0.3 AND active_queries NOT LIKE '%SHOW CLUSTER SESSIONS%'")
 			return err
 		})
 	}},
@@ -269,8 +276,9 @@ func (n *nemesis) transaction(ctx context.Context, statement string) error {
 	})
 }
 
-// run injects one fault after another until the context ends, of all kinds in turn: those of the servers, or all others. If the
-// primary is to be replaced, that happens in the middle of the round, or at its end.
+// run injects one fault after another until the context ends, of all kinds in turn: those of the
+// servers, or all others. If the primary is to be replaced, that happens in the middle of the
+// round, or at its end.
 func (n *nemesis) run(ctx context.Context, round int, server bool) {
 	order := n.r.Perm(len(faults))
 	for i := 0; ; i++ {
@@ -293,7 +301,8 @@ func (n *nemesis) run(ctx context.Context, round int, server bool) {
 		switch {
 		case err == nil:
 			n.counts.add(f.name)
-		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) && !errors.Is(err, errNotHere):
+		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) &&
+			!errors.Is(err, errNotHere):
 			n.report("%s: %v", f.name, err)
 		}
 		n.wait(ctx, 2*n.pause)

@@ -11,12 +11,13 @@ import (
 	"time"
 )
 
-// A Network is a proxy between some clients and whichever server is the primary. It breaks at the byte, where faultproxy
-// breaks at the message.
+// A Network is a proxy between some clients and whichever server is the primary. It breaks at the
+// byte, where faultproxy breaks at the message.
 type Network struct {
 	listener net.Listener
 	target   atomic.Value // string
-	// No client can cancel a statement of another connection. With a synchronous replica that matters: see docs/guarantees.md.
+	// No client can cancel a statement of another connection. With a synchronous replica that matters:
+	// see RELIABILITY.md.
 	noCancel atomic.Bool
 	latency  atomic.Int64 // of each piece of data, in each direction
 	up, down atomic.Bool  // whether what is sent to the server, and to the client, vanishes
@@ -63,7 +64,8 @@ func (n *Network) Cut() {
 	}
 }
 
-// HalfClose makes one side believe that the connections are gone, and the other that they are there.
+// HalfClose makes one side believe that the connections are gone, and the other that they are
+// there.
 func (n *Network) HalfClose(servers bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -78,7 +80,8 @@ func (n *Network) HalfClose(servers bool) {
 	}
 }
 
-// Heal ends what is slow or vanishes. A connection that bytes have vanished from can't go on: TCP would have brought them.
+// Heal ends what is slow or vanishes. A connection that bytes have vanished from can't go on: TCP
+// would have brought them.
 func (n *Network) Heal() {
 	n.latency.Store(0)
 	if n.up.Swap(false) || n.down.Swap(false) {

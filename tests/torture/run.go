@@ -21,25 +21,29 @@ import (
 
 // Options are what a run is made of.
 type Options struct {
-	Dir        string // for the histories, and what is found
-	Exe        string // of a program that begins with Main
-	Skewed     string // the same with a wrong clock (see BuildSkewed), for some of the processes; "" means none
+	Dir string // for the histories, and what is found
+	Exe string // of a program that begins with Main
+	// Skewed is the same with a wrong clock (see BuildSkewed), for some of the processes; "" means
+	// none.
+	Skewed     string
 	Processes  int
 	Goroutines int // of each
 	Jobs       int
-	Round      int           // operations, after which the history is checked, and the jobs are other ones
+	// operations, after which the history is checked, and the jobs are other ones
+	Round      int
 	Rounds     int           // at least so many
 	Duration   time.Duration // and at least so long
 	Operations int           // and at least so many
 	Faults     int           // at least so many in each round; 0 means that there is no nemesis
-	Lose       int           // of so many statements of a client one request and one reply is lost; 0: none
-	Pause      time.Duration // the mean time between two faults
-	FailOver   int           // every so many rounds; 0 means never
-	Cockroach  int           // nodes of a CockroachDB cluster; 0 means PostgreSQL
-	Seed       uint64
-	Variant    string
-	StopEarly  bool // at the first violation
-	Out        io.Writer
+	// of so many statements of a client one request and one reply is lost; 0: none
+	Lose      int
+	Pause     time.Duration // the mean time between two faults
+	FailOver  int           // every so many rounds; 0 means never
+	Cockroach int           // nodes of a CockroachDB cluster; 0 means PostgreSQL
+	Seed      uint64
+	Variant   string
+	StopEarly bool // at the first violation
+	Out       io.Writer
 
 	in *cluster // nil: one of its own
 }
@@ -147,7 +151,8 @@ func (f *fleet) keep(o Options, c Client, number func() int, place int) {
 		cmd.Env = append(os.Environ(), clientEnv+"="+string(config))
 		if o.Skewed != "" && place%2 == 1 {
 			cmd.Path, cmd.Args = o.Skewed, []string{o.Skewed}
-			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", skewEnv, (place%4-2)*5*3600)) // five hours behind, or as many ahead
+			// five hours behind, or as many ahead
+			cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", skewEnv, (place%4-2)*5*3600))
 			f.skewed++
 		}
 		cmd.Stdout, cmd.Stderr = f, o.Out
@@ -186,7 +191,8 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	var last int
 	number := func() int { last++; return last } // with the fleet's mutex held
 	r := rand.New(rand.NewPCG(o.Seed, 1))
-	for report.Rounds == 0 || (report.Rounds < o.Rounds || time.Since(begun) < o.Duration || report.Operations < o.Operations) {
+	for report.Rounds == 0 || (report.Rounds < o.Rounds || time.Since(begun) < o.Duration ||
+		report.Operations < o.Operations) {
 		report.Rounds++
 		failing := o.Faults > 0 && o.FailOver > 0 && report.Rounds%o.FailOver == 0
 		if failing {
@@ -211,8 +217,11 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		}
 		report.Add(verdict)
 		report.Took = time.Since(begun)
-		fmt.Fprintf(o.Out, "round %d: %d operations (%d in all), %d with an unknown outcome, %d faults in all, %d violations, %d undecided, %v\n", report.Rounds,
-			verdict.Operations, report.Operations, verdict.Unknown, report.Injected(), len(report.Violations), len(report.Undecided), report.Took.Round(time.Second))
+		fmt.Fprintf(o.Out,
+			"round %d: %d operations (%d in all), %d with an unknown outcome, %d faults in all, %d "+
+				"violations, %d undecided, %v\n", report.Rounds,
+			verdict.Operations, report.Operations, verdict.Unknown, report.Injected(),
+			len(report.Violations), len(report.Undecided), report.Took.Round(time.Second))
 		if len(verdict.Violations) == 0 {
 			for _, path := range logs {
 				os.Remove(path)
@@ -224,14 +233,16 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	return report, nil
 }
 
-func (o Options) round(ctx context.Context, c *cluster, report *Report, number func() int, r *rand.Rand) (history []Op, jobs []Job, logs []string, err error) {
+func (o Options) round(ctx context.Context, c *cluster, report *Report, number func() int,
+	r *rand.Rand) (history []Op, jobs []Job, logs []string, err error) {
 	for _, n := range c.networks {
 		n.noCancel.Store(c.standby != nil)
 	}
 	ctx, cancel := context.WithTimeout(ctx, hang)
 	defer cancel()
 	for i := range o.Jobs {
-		j := Job{Name: fmt.Sprintf("%x/%d/%d", o.Seed, report.Rounds, i), Max: time.Duration(i%5+1) * 150 * time.Millisecond}
+		j := Job{Name: fmt.Sprintf("%x/%d/%d", o.Seed, report.Rounds, i),
+			Max: time.Duration(i%5+1) * 150 * time.Millisecond}
 		if i%8 == 7 {
 			j.Max = 0 // it never expires
 		}
@@ -240,8 +251,9 @@ func (o Options) round(ctx context.Context, c *cluster, report *Report, number f
 	f := &fleet{progress: make(chan struct{}, 1)}
 	var clients sync.WaitGroup
 	for i := range o.Processes {
-		c := Client{Driver: []string{"pgx", "postgres"}[i%2], DSN: c.dsn(i), Jobs: jobs, Goroutines: o.Goroutines,
-			Pool: max(2, o.Goroutines*3/4), Lose: o.Lose, Variant: o.Variant}
+		c := Client{Driver: []string{"pgx", "postgres"}[i%2], DSN: c.dsn(i), Jobs: jobs,
+			Goroutines: o.Goroutines,
+			Pool:       max(2, o.Goroutines*3/4), Lose: o.Lose, Variant: o.Variant}
 		clients.Go(func() { f.keep(o, c, number, i) })
 	}
 	done := make(chan struct{})
@@ -265,7 +277,8 @@ func (o Options) round(ctx context.Context, c *cluster, report *Report, number f
 		<-done
 	}
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("the round did not end, after %d operations: %w", f.operations.Load(), err)
+		return nil, nil, nil, fmt.Errorf("the round did not end, after %d operations: %w",
+			f.operations.Load(), err)
 	}
 	report.Skewed += f.skewed
 	if err := c.settle(); err != nil {
@@ -276,17 +289,25 @@ func (o Options) round(ctx context.Context, c *cluster, report *Report, number f
 }
 
 // storm injects faults until there have been enough of them, and operations.
-func (o Options) storm(ctx context.Context, c *cluster, f *fleet, faults map[string]int, r *rand.Rand) error {
+func (o Options) storm(ctx context.Context, c *cluster, f *fleet, faults map[string]int,
+	r *rand.Rand) error {
 	storm, cancel := context.WithCancel(ctx)
 	var nemeses sync.WaitGroup
 	all := &counts{of: faults, fleet: f}
 	enough := all.sum() + o.Faults
 	for _, server := range []bool{true, false} {
-		n := &nemesis{c: c, fleet: f, r: rand.New(rand.NewPCG(r.Uint64(), r.Uint64())), pause: o.Pause, counts: all,
-			report: func(format string, args ...any) { fmt.Fprintf(o.Out, "nemesis: "+format+"\n", args...) }}
+		n := &nemesis{c: c, fleet: f, r: rand.New(rand.NewPCG(r.Uint64(), r.Uint64())), pause: o.Pause,
+			counts: all,
+			report: func(format string, args ...any) {
+				fmt.Fprintf(o.Out, "nemesis: "+format+"\n",
+					args...)
+			}}
 		nemeses.Go(func() { n.run(storm, o.Round, server) })
 	}
-	err := f.await(ctx, func() bool { return f.operations.Load() >= int64(o.Round)*9/10 && all.sum() >= enough })
+	err := f.await(ctx, func() bool {
+		return f.operations.Load() >= int64(o.Round)*9/10 &&
+			all.sum() >= enough
+	})
 	cancel()
 	nemeses.Wait()
 	for _, network := range c.networks {

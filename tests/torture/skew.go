@@ -15,8 +15,9 @@ import (
 // skewEnv is by how many seconds the wall clock of a client is wrong that BuildSkewed has built.
 const skewEnv = "TORTURE_SKEW"
 
-// BuildSkewed builds a package with a time.Now that is off by what the environment says; the monotonic clock stays right, as it
-// does on a machine whose clock is set wrong. libfaketime can't do that to a Go program, which asks the kernel and not the C library.
+// BuildSkewed builds a package with a time.Now that is off by what the environment says; the
+// monotonic clock stays right, as it does on a machine whose clock is set wrong. libfaketime can't
+// do that to a Go program, which asks the kernel and not the C library.
 func BuildSkewed(dir, pkg string) (exe string, err error) {
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
@@ -56,7 +57,8 @@ func skew() (seconds int64) {
 		return "", err
 	}
 	exe = filepath.Join(dir, "skewed")
-	if out, err := exec.Command("go", "build", "-overlay", list, "-o", exe, pkg).CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-overlay", list, "-o", exe,
+		pkg).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}
 	return exe, nil

@@ -66,8 +66,9 @@ func options(t testing.TB) Options {
 	require.NoError(t, err)
 	seed := rand.Uint64() >> 24
 	t.Log("seed", seed)
-	return Options{Dir: t.TempDir(), Exe: exe, Processes: 3, Goroutines: 6, Jobs: 12, Lose: 30, Pause: 100 * time.Millisecond,
-		Seed: seed, Out: lines{t}}
+	return Options{Dir: t.TempDir(), Exe: exe, Processes: 3, Goroutines: 6, Jobs: 12, Lose: 30,
+		Pause: 100 * time.Millisecond,
+		Seed:  seed, Out: lines{t}}
 }
 
 func torture(t testing.TB, o Options) Report {
@@ -111,9 +112,11 @@ func TestLock_faults(t *testing.T) {
 	}
 }
 
-// TestCheck_guilty gives the checker clients with a bug each, without faults but for the replies without which one doesn't show.
+// TestCheck_guilty gives the checker clients with a bug each, without faults but for the replies
+// without which one doesn't show.
 func TestCheck_guilty(t *testing.T) {
-	for name, lose := range map[string]int{"old client": 0, "non-atomic takeover": 0, "client clock": 0,
+	for name, lose := range map[string]int{"old client": 0, "non-atomic takeover": 0,
+		"client clock":               0,
 		"unlock without owner check": 0, "renew after loss": 0, "renewal not in doubt": 20} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
@@ -133,8 +136,8 @@ func TestCheck_guilty(t *testing.T) {
 	}
 }
 
-// TestLock_failover shows what a failover can lose, and what it can't. Nothing reaches the standby any more when the lock is
-// taken, as with one that is behind.
+// TestLock_failover shows what a failover can lose, and what it can't. Nothing reaches the standby
+// any more when the lock is taken, as with one that is behind.
 func TestLock_failover(t *testing.T) {
 	take := func(t *testing.T, c *cluster, id string, timeout time.Duration) error {
 		db, err := open("pgx", c.dsn(0), nil, 0)
@@ -156,16 +159,19 @@ func TestLock_failover(t *testing.T) {
 		t.Cleanup(replication.Close)
 		host, port, err := net.SplitHostPort(replication.Addr())
 		require.NoError(t, err)
-		require.NoError(t, c.addStandby(synchronous, fmt.Sprintf("primary_conninfo=host=%s port=%s user=postgres", host, port)))
+		require.NoError(t,
+			c.addStandby(synchronous, fmt.Sprintf("primary_conninfo=host=%s port=%s user=postgres", host,
+				port)))
 		replication.down.Store(true)
 		return c
 	}
-	t.Run("asynchronous: a lock that was granted is lost, and there are two holders", func(t *testing.T) {
-		c := with(t, false)
-		require.NoError(t, take(t, c, "a", time.Minute))
-		require.NoError(t, c.failOver())
-		require.NoError(t, take(t, c, "b", time.Minute))
-	})
+	t.Run("asynchronous: a lock that was granted is lost, and there are two holders",
+		func(t *testing.T) {
+			c := with(t, false)
+			require.NoError(t, take(t, c, "a", time.Minute))
+			require.NoError(t, c.failOver())
+			require.NoError(t, take(t, c, "b", time.Minute))
+		})
 	t.Run("synchronous: nothing is granted that could be lost", func(t *testing.T) {
 		c := with(t, true)
 		c.networks[0].noCancel.Store(true)
@@ -174,12 +180,14 @@ func TestLock_failover(t *testing.T) {
 		require.NoError(t, take(t, c, "b", time.Minute))
 		require.ErrorAs(t, take(t, c, "a", time.Minute), new(*lock.ErrUnauthorised))
 	})
-	t.Run("synchronous: a statement that is cancelled while it waits for the standby can be lost", func(t *testing.T) {
-		c := with(t, true)
-		require.ErrorIs(t, take(t, c, "a", time.Second), lock.ErrOutcomeUnknown)
-		// PostgreSQL then takes it for committed, and who repeats the call is told so.
-		require.Eventually(t, func() bool { return take(t, c, "a", time.Second) == nil }, time.Minute, 10*time.Millisecond)
-		require.NoError(t, c.failOver())
-		require.NoError(t, take(t, c, "b", time.Minute))
-	})
+	t.Run("synchronous: a statement that is cancelled while it waits for the standby can be lost",
+		func(t *testing.T) {
+			c := with(t, true)
+			require.ErrorIs(t, take(t, c, "a", time.Second), lock.ErrOutcomeUnknown)
+			// PostgreSQL then takes it for committed, and who repeats the call is told so.
+			require.Eventually(t, func() bool { return take(t, c, "a", time.Second) == nil }, time.Minute,
+				10*time.Millisecond)
+			require.NoError(t, c.failOver())
+			require.NoError(t, take(t, c, "b", time.Minute))
+		})
 }

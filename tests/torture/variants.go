@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A variant is a client that the checker must find guilty, except the first. Most are this library with another text sent to
-// the database.
+// A variant is a client that the checker must find guilty, except the first. Most are this library
+// with another text sent to the database.
 type variant struct {
 	old bool                              // the statements of the 2018 package
 	say func(number int, q string) string // of the client with that number
@@ -26,7 +26,8 @@ func (v variant) wording(number int) func(string) string {
 }
 
 var (
-	judged = regexp.MustCompile(`(?s)(\+ interval '1 microsecond'\)\n)\tWHERE EXISTS .*?(\n\tRETURNING)`)
+	judged = regexp.MustCompile(`(?s)(\+ interval '1 microsecond'\)\n)\t` +
+		`WHERE EXISTS .*?(\n\tRETURNING)`)
 	owned  = regexp.MustCompile(`component_id = (\$2::text) AND job_id = (\$4::text)`)
 	inTerm = regexp.MustCompile(`(?s)component_id = .*?(\nRETURNING)`)
 )
@@ -40,13 +41,15 @@ var variants = map[string]variant{
 	"": {},
 	// It reads the row, decides in the client, and writes: see the test of the roll-out.
 	"old client": {old: true},
-	// What the snapshot says is believed when the row is written, although another may have changed it since.
+	// What the snapshot says is believed when the row is written, although another may have changed it
+	// since.
 	"non-atomic takeover": {say: func(_ int, q string) string {
 		return judged.ReplaceAllString(strings.Replace(q, rivals, "TRUE", 1), "${1}WHERE TRUE$2")
 	}},
 	// Every second client is a second ahead.
 	"client clock": {say: func(number int, q string) string {
-		now := time.UnixMicro(wall() + int64(number%2)*1e6).UTC().Format("2006-01-02 15:04:05.999999Z07:00")
+		now := time.UnixMicro(wall() +
+			int64(number%2)*1e6).UTC().Format("2006-01-02 15:04:05.999999Z07:00")
 		return strings.ReplaceAll(q, "clock_timestamp()", "timestamptz '"+now+"'")
 	}},
 	"unlock without owner check": {say: func(_ int, q string) string {
@@ -70,7 +73,8 @@ var variants = map[string]variant{
 	}},
 }
 
-// The old client's sequence, as in the tests of the library: it looks, decides by its own clock, writes, and looks again.
+// The old client's sequence, as in the tests of the library: it looks, decides by its own clock,
+// writes, and looks again.
 
 var errOldRefusal = errors.New("refused")
 
@@ -83,18 +87,23 @@ type oldRow struct {
 
 func oldRead(db *sql.DB, job string) (r oldRow, err error) {
 	// The time of nobody is what the old client puts into a new row.
-	db.Exec(`INSERT INTO locks (component_name, component_id, job_name, job_id, enabled, status, lock_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (component_name, job_name) DO NOTHING`, component, "", job, "", true, "UNLOCKED", time.Time{})
+	db.Exec(`INSERT INTO locks
+(component_name, component_id, job_name, job_id, enabled, status, lock_time)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+ON CONFLICT (component_name, job_name) DO NOTHING`,
+		component, "", job, "", true, "UNLOCKED", time.Time{})
 	err = oldLook(db, job, &r)
 	return r, err
 }
 
 func oldLook(db *sql.DB, job string, r *oldRow) error {
-	return db.QueryRow("SELECT * FROM locks WHERE component_name = $1 AND job_name = $2", component, job).Scan(
+	return db.QueryRow("SELECT * FROM locks WHERE component_name = $1 AND job_name = $2", component,
+		job).Scan(
 		&r.componentName, &r.componentID, &r.jobName, &r.jobID, &r.enabled, &r.status, &r.lockTime)
 }
 
-func oldLock(db *sql.DB, componentID, job, jobID string, longest time.Duration) (token int64, err error) {
+func oldLock(db *sql.DB, componentID, job, jobID string, longest time.Duration) (token int64,
+	err error) {
 	r, err := oldRead(db, job)
 	if err != nil {
 		return 0, err
@@ -120,7 +129,8 @@ WHERE component_name = $4 AND job_name = $5 AND enabled = TRUE`
 
 func oldUnlock(db *sql.DB, componentID, job, jobID string) error {
 	db.Exec(`UPDATE locks SET status = 'UNLOCKED'
-WHERE component_name = $1 AND component_id = $2 AND job_name = $3 AND job_id = $4`, component, componentID, job, jobID)
+WHERE component_name = $1 AND component_id = $2 AND job_name = $3 AND job_id = $4`,
+		component, componentID, job, jobID)
 	r, err := oldRead(db, job)
 	if err == nil && r.status != "UNLOCKED" {
 		err = fmt.Errorf("%w: %s:%s has it", errOldRefusal, r.componentID, r.jobID)
@@ -132,6 +142,7 @@ func oldSet(db *sql.DB, job string, enabled bool) error {
 	if _, err := oldRead(db, job); err != nil {
 		return err
 	}
-	_, err := db.Exec("UPDATE locks SET enabled = $1 WHERE component_name = $2 AND job_name = $3", enabled, component, job)
+	_, err := db.Exec("UPDATE locks SET enabled = $1 WHERE component_name = $2 AND job_name = $3",
+		enabled, component, job)
 	return err
 }

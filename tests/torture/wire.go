@@ -18,9 +18,10 @@ import (
 	"github.com/lib/pq"
 )
 
-// A wire is a driver under a driver: it hears what the library says to the database. It records the renewals, which nobody calls,
-// and the statements whose outcome nobody knows although the call has gone on to try again. It loses some of the requests and of
-// the replies. And it can say something else to the database, for clients with a bug.
+// A wire is a driver under a driver: it hears what the library says to the database. It records the
+// renewals, which nobody calls, and the statements whose outcome nobody knows although the call has
+// gone on to try again. It loses some of the requests and of the replies. And it can say something
+// else to the database, for clients with a bug.
 type wire struct {
 	driver.Connector
 	*words
@@ -33,8 +34,10 @@ type words struct {
 	said atomic.Int64
 }
 
-// carry sends a statement with send, unless it loses it. send reads the answer to the end if its reply is to be lost.
-func (w *words) carry(ctx context.Context, query string, send func(query string, lose bool) error) (*statement, error) {
+// carry sends a statement with send, unless it loses it. send reads the answer to the end if its
+// reply is to be lost.
+func (w *words) carry(ctx context.Context, query string,
+	send func(query string, lose bool) error) (*statement, error) {
 	s := begin(ctx, query)
 	if w.lose == 0 || s.log == nil {
 		return s, send(w.say(query), false)
@@ -52,7 +55,8 @@ func (w *words) carry(ctx context.Context, query string, send func(query string,
 	return s, send(w.say(query), false)
 }
 
-// The errors of what is lost. The library knows no more than that the connection broke; the harness knows what has happened.
+// The errors of what is lost. The library knows no more than that the connection broke; the harness
+// knows what has happened.
 var (
 	errLostRequest = fmt.Errorf("the request is lost: %w", io.ErrUnexpectedEOF)
 	errLostReply   = fmt.Errorf("the reply is lost: %w", io.ErrUnexpectedEOF)
@@ -120,7 +124,8 @@ func (c *wireConn) CheckNamedValue(v *driver.NamedValue) error {
 	return driver.ErrSkip
 }
 
-func (c *wireConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (r driver.Result, err error) {
+func (c *wireConn) ExecContext(ctx context.Context, query string,
+	args []driver.NamedValue) (r driver.Result, err error) {
 	s, err := c.carry(ctx, query, func(query string, _ bool) (err error) {
 		r, err = c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
 		return err
@@ -130,7 +135,8 @@ func (c *wireConn) ExecContext(ctx context.Context, query string, args []driver.
 	return r, err
 }
 
-func (c *wireConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c *wireConn) QueryContext(ctx context.Context, query string,
+	args []driver.NamedValue) (driver.Rows, error) {
 	var r driver.Rows
 	var lost wireRows
 	s, err := c.carry(ctx, query, func(query string, lose bool) (err error) {
@@ -207,7 +213,8 @@ func begin(ctx context.Context, query string) *statement {
 	}
 	switch {
 	case strings.HasPrefix(query, "UPDATE locks SET lock_time"):
-		s.renewal = s.log.Begin(Op{Client: s.op.Client, Kind: Renew, Job: s.op.Job, Owner: s.op.Owner, Max: s.op.Max, Lease: s.op.Lease})
+		s.renewal = s.log.Begin(Op{Client: s.op.Client, Kind: Renew, Job: s.op.Job, Owner: s.op.Owner,
+			Max: s.op.Max, Lease: s.op.Lease})
 		return s
 	case strings.HasPrefix(query, "UPDATE locks SET status") && s.op.Kind == Acquire:
 		s.op.Kind = Release // Run's, or of what was granted too late
@@ -219,7 +226,8 @@ func begin(ctx context.Context, query string) *statement {
 }
 
 func (s *statement) end(err error) {
-	unknown := err != nil && uncertain(err) || s.log != nil && s.ctx.Err() != nil // whose end is the answer then
+	// whose end is the answer then
+	unknown := err != nil && uncertain(err) || s.log != nil && s.ctx.Err() != nil
 	switch {
 	case s.log == nil:
 	case s.renewal != nil:
@@ -254,7 +262,8 @@ func (s *statement) end(err error) {
 	s.caller = caller{} // Close may be called twice
 }
 
-// uncertain reports whether a statement that ended like this may have been carried out. It doesn't ask the library.
+// uncertain reports whether a statement that ended like this may have been carried out. It doesn't
+// ask the library.
 func uncertain(err error) bool {
 	var s interface{ SQLState() string }
 	if !errors.As(err, &s) {
@@ -262,5 +271,6 @@ func uncertain(err error) bool {
 	}
 	state := s.SQLState()
 	return strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P") || state == "40003" ||
-		state == "57014" && strings.Contains(err.Error(), "query execution canceled") // of CockroachDB: before or after the commit
+		// of CockroachDB: before or after the commit
+		state == "57014" && strings.Contains(err.Error(), "query execution canceled")
 }
