@@ -63,9 +63,9 @@
 // # The life of a lock
 //
 //	                 Lock                               Lock by another, once
-//	┌──────────┐ ───────────────▶ ┌─────────────────┐ ──┐ the longest duration
-//	│ UNLOCKED │                  │ LOCKED by one   │   │ is over: takeover
-//	└──────────┘ ◀─────────────── └─────────────────┘ ◀─┘
+//	+----------+ ---------------> +-----------------+ --+ the longest duration
+//	| UNLOCKED |                  | LOCKED by one   |   | is over: takeover
+//	+----------+ <--------------- +-----------------+ <-+
 //	              Unlock by it
 //
 // A holder that dies leaves its lock behind. The lock expires when the TTL that the challenger
@@ -82,10 +82,10 @@
 // says how soon a dead holder is replaced, and not how long a run may take.
 //
 //	            acquired, or last renewed: asked for                      the row expires
-//	            │                                                         │
-//	holder      ├── trusts its lease ─────────────────────────┤ (Margin)  │
-//	            │        └ renew   └ or try again             └ context ends, ErrLost
-//	others      ├── refused ──────────────────────────────────────────────┼── one takes over
+//	            |                                                         |
+//	holder      +-- trusts its lease -------------------------+ (Margin)  |
+//	            |        + renew   + or try again             + context ends, ErrLost
+//	others      +-- refused ----------------------------------------------+-- one takes over
 //
 // The holder counts its time from before the statement was sent, on its monotonic clock; the
 // database counts from when it carried the statement out. So a slow reply, a database that is
