@@ -89,11 +89,11 @@ func (j Job) check() error {
 	}
 	switch ttl := cmp.Or(j.TTL, defaultTTL); {
 	case j.JobName == "":
-		return errors.New("Job.JobName is required")
+		return errors.New("the JobName of the Job is required")
 	case j.Margin >= ttl:
 		return fmt.Errorf("Job.Margin, %v, leaves nothing of Job.TTL, %v", j.Margin, ttl)
 	case j.Tick.IsZero() && j.RetryFailed:
-		return errors.New("Job.RetryFailed is for a job with a Tick")
+		return errors.New("the RetryFailed of a Job is for a job with a Tick")
 	case j.Tick.IsZero():
 		return nil
 	case j.JobID != "":

@@ -309,7 +309,7 @@ func TestJob_invalid(t *testing.T) {
 	tick := time.Date(2026, 3, 29, 2, 0, 0, 0, time.UTC)
 	l := lock.NewMemory(lock.Options{})
 	for says, j := range map[string]lock.Job{
-		"JobName is required": {ComponentName: "c"},
+		"JobName of the Job is required": {ComponentName: "c"},
 		"Job.TTL":             {JobName: "j", TTL: -1},
 		"microsecond":         {JobName: "j", TTL: 30},
 		"Job.Margin, -1":      {JobName: "j", Margin: -1},
