@@ -131,10 +131,6 @@ func inDoubt(err error) bool {
 	if errors.As(err, &safe) && safe.SafeToRetry() {
 		return false
 	}
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "dial" {
-		return false // a DB that hides its pool connects within the statement
-	}
 	for _, unsent := range []error{sql.ErrConnDone, sql.ErrTxDone, errNoRow} {
 		if errors.Is(err, unsent) {
 			return false

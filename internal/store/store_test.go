@@ -98,7 +98,7 @@ func TestErrors(t *testing.T) {
 		{told{"0A000", "not supported"}, false, false, false},
 		{told{"57014", "canceling statement due to statement timeout"}, false, true, false},
 		{told{"57014", "query execution canceled"}, true, true, true},
-		{&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, true, true, false},
+		{&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, true, true, true}, // database/sql may have tried before
 		{state("55P03"), false, true, false},
 		{state("42501"), false, false, false},
 		{state("22001"), false, false, false},
