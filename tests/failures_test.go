@@ -184,7 +184,9 @@ func TestACutThatIsNotRetriedLeavesTheCallDoneOrSaysWhatIsUnknown(t *testing.T) 
 						defer db.Close()
 						require.NoError(t, db.Ping())
 						p.Arm(f)
-						err := d.do(lock.New(once{db}))
+						l, err := lock.NewWith(once{db}, lock.Options{Dialect: lock.PostgreSQL})
+						require.NoError(t, err)
+						err = d.do(l)
 						if !p.Disarm() {
 							require.NoError(t, err, f)
 							return false
