@@ -13,8 +13,8 @@ import (
 //
 //   - the lock_time that a call wrote: the row was judged before that was reckoned, so a takeover
 //     is lawful only if what it wrote is past the old lock_time plus the longest duration;
-//   - the age that a refusal gives: the clock was read after the row was judged, so a refusal is
-//     lawful only if that is no more than the longest duration;
+//   - the age that a refusal gives, from which follows when the clock was read, after the row was
+//     judged;
 //   - the clock's time before the call and after it, since the harness runs on the database's
 //     machine: what was written lies between them, or a microsecond after the lock_time before.
 //
@@ -178,7 +178,8 @@ func (r row) lock(o Op) (bool, row) {
 func (r row) refusal(o Op) (bool, row) {
 	ok, seen := r.see(o.LockTime)
 	now := o.LockTime + o.Age
-	expired := (o.Kind == Lock || o.Kind == Acquire) && o.Max > 0 && o.Age > o.Max
+	ask := o.Kind == Lock || o.Kind == Acquire
+	expired := ask && o.Max > 0 && o.Since > after(o.LockTime, o.Max)
 	other := o.Holder != o.Owner || o.Kind == Force && o.LockTime != o.Lease
 	return ok && other && r.locked && r.owner == o.Holder && !expired && o.Since <= now &&
 		now <= o.Before, seen
