@@ -23,7 +23,8 @@ var unseen = map[string]string{
 
 var verb = regexp.MustCompile(`%[+#]?[a-zA-Z]`)
 
-// TestErrors_page: each message of the package and of its store is on the page, with … for what differs.
+// TestErrors_page: each message of the package and of its store is on the page, with … for what
+// differs.
 func TestErrors_page(t *testing.T) {
 	content, err := os.ReadFile("errors.md")
 	require.NoError(t, err)

@@ -238,7 +238,8 @@ func ReadHistory(paths ...string) ([]Op, error) {
 	doubts := map[string]doubt{}
 	for _, o := range ops {
 		if d := doubts[o.Owner]; o.Kind == Release {
-			if (o.open() || o.Parent != 0 && o.Result == OK) && (d.first.Call == 0 || o.Call < d.first.Call) {
+			done := o.Parent != 0 && o.Result == OK
+			if (o.open() || done) && (d.first.Call == 0 || o.Call < d.first.Call) {
 				d.first = o
 			}
 			d.lost = d.lost || o.Result == Lost

@@ -210,6 +210,24 @@ func TestReadHistory_killedAcquire(t *testing.T) {
 	}
 }
 
+// TestReadHistory_failedAttempt leaves a release in no doubt: what it was told is what it did.
+func TestReadHistory_failedAttempt(t *testing.T) {
+	for result, doubt := range map[Result]bool{Failed: false, Unknown: true, OK: true} {
+		path := filepath.Join(t.TempDir(), "log")
+		log, err := NewLog(path, 1)
+		require.NoError(t, err)
+		release := at(20, Op{Kind: Release, Owner: "a/1", Lease: 10_500, Result: OK})
+		for _, o := range []Op{granted(10, "a/1"), release,
+			at(21, Op{Kind: Release, Owner: "a/1", Lease: 10_500, Parent: 20, Result: result})} {
+			log.write(o)
+		}
+		history, err := ReadHistory(path)
+		require.NoError(t, err)
+		require.Equal(t, doubt, history[1].Doubt, result)
+		require.Empty(t, Check(history, nil).Violations, result)
+	}
+}
+
 // TestCheck_invariants checks each without the model.
 func TestCheck_invariants(t *testing.T) {
 	write := at(20, Op{Kind: Write, Owner: "a/1", Lease: 10_500, Result: OK})
