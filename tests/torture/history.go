@@ -73,7 +73,7 @@ type Op struct {
 	Owner  string `json:"owner,omitempty"` // both IDs
 	Max    int64  `json:"max,omitempty"`   // the longest duration, in microseconds
 	Lease  int64  `json:"lease,omitempty"` // its token; of a ForceRelease the lock_time that it names
-	// A Renew of whose answer the lease has not heard; a Release of which an attempt before the last
+	// A Renew of whose answer the lease has not heard, an attempt that was lost; a Release of which an attempt before the last
 	// may have taken effect.
 	Unheard bool `json:"unheard,omitempty"`
 	Doubt   bool `json:"-"`
@@ -238,7 +238,7 @@ func ReadHistory(paths ...string) ([]Op, error) {
 	doubts := map[string]doubt{}
 	for _, o := range ops {
 		if d := doubts[o.Owner]; o.Kind == Release {
-			done := o.Parent != 0 && o.Result == OK
+			done := o.Parent != 0 && (o.Result == OK || o.Unheard)
 			if (o.open() || done) && (d.first.Call == 0 || o.Call < d.first.Call) {
 				d.first = o
 			}

@@ -31,7 +31,7 @@ import (
 // after the history's last known return, which an operation of its own marks.
 type row struct {
 	enabled, locked bool
-	forced          bool   // the last release was a ForceRelease
+	freed           string // whose lock was the last to be released by force
 	owner           string // or who was it last
 	first, last     int64  // the token of the term is between them
 	lo, hi          int64  // the lock_time is between them
@@ -62,7 +62,9 @@ func (r row) lost(o Op) bool {
 
 // free unlocks the row.
 func (r row) free(o Op) row {
-	r.locked, r.forced = false, o.Kind == Force
+	if r.locked = false; o.Kind == Force {
+		r.freed = o.Owner
+	}
 	return r
 }
 
@@ -112,14 +114,15 @@ func (r row) step(o Op) (bool, row) {
 		case o.Result == Lost && o.Holder != "":
 			return r.refusal(o)
 		case o.Result == Lost:
-			return !r.locked && (r.owner != o.Owner || r.forced), r
+			return !r.locked && (r.owner != o.Owner || r.freed == o.Owner), r
 		case ours:
 			return true, in.free(o)
 		}
-		return !r.locked && r.owner == o.Owner && r.forced, r
+		return !r.locked && r.owner == o.Owner && r.freed == o.Owner, r
 	case held:
 		ok, in := r.term(o)
-		return ok || !r.locked && r.owner == o.Owner, in
+		// A lease that was released by force is trusted until it hears of it.
+		return ok || !r.locked && r.owner == o.Owner || r.freed == o.Owner, in
 	case gone:
 		return !r.locked || r.owner != o.Owner || o.Lease != 0 &&
 			!(r.first <= o.Lease && o.Lease <= r.last), r
@@ -169,8 +172,9 @@ func (r row) lock(o Op) (bool, row) {
 	}
 	ok := r.enabled && o.Token > r.lo && r.dated(o) && (!r.locked || o.Max > 0 &&
 		o.Token > after(r.lo, o.Max))
-	return ok, row{enabled: true, locked: true, owner: o.Owner, first: o.Token, last: o.Token,
-		lo: o.Token, hi: o.Token, told: o.Token}
+	return ok, row{enabled: true, locked: true, freed: r.freed, owner: o.Owner, first: o.Token,
+		last: o.Token,
+		lo:   o.Token, hi: o.Token, told: o.Token}
 }
 
 // refusal names the true holder, who must not have expired. A ForceRelease is also refused by who
@@ -195,7 +199,8 @@ func (r row) perhaps(o Op) (changes bool, _ row) {
 		if !r.enabled || r.locked && o.Max == 0 {
 			return false, r
 		}
-		r = row{enabled: true, locked: true, owner: o.Owner, lo: max(o.Since, r.lo+1), hi: forever}
+		r = row{enabled: true, locked: true, freed: r.freed, owner: o.Owner, lo: max(o.Since, r.lo+1),
+			hi: forever}
 		if was.locked {
 			r.lo = max(r.lo, after(was.lo, o.Max))
 		}

@@ -251,7 +251,10 @@ func (s *statement) end(err error) {
 			s.renewal.Why = err.Error()
 		}
 		s.log.End(s.renewal)
-	case s.op.Kind == Write, err == errLostRequest, err == errLostReply && !s.done:
+	case s.op.Kind == Write, err == errLostReply && !s.done:
+	case err == errLostRequest:
+		s.op.Unheard = true
+		s.log.attempt(s.op, s.call, s.since, Failed, err)
 	case err == errLostReply:
 		s.log.done(s.op, s.call, s.since, s.written)
 	case unknown:
