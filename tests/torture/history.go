@@ -73,8 +73,8 @@ type Op struct {
 	Owner  string `json:"owner,omitempty"` // both IDs
 	Max    int64  `json:"max,omitempty"`   // the longest duration, in microseconds
 	Lease  int64  `json:"lease,omitempty"` // its token; of a ForceRelease the lock_time that it names
-	// A Renew of whose answer the lease has not heard, an attempt that was lost; a Release of which an attempt before the last
-	// may have taken effect.
+	// A Renew of whose answer the lease has not heard, and an attempt that was lost; a Release of
+	// which an attempt before the last may have taken effect.
 	Unheard bool `json:"unheard,omitempty"`
 	Doubt   bool `json:"-"`
 
