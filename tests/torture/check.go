@@ -157,8 +157,10 @@ func linear(ops []Op, committed map[int64]bool) []Op {
 			}
 		case Release:
 			if o.Result == OK && o.Doubt {
+				free := o // by one of its attempts
+				free.Result, free.Return, free.Before = Unknown, forever, forever
 				o.Kind = gone
-				kept = append(kept, o)
+				kept = append(kept, free, o)
 				o.Kind = held
 			}
 		case Write:
