@@ -510,7 +510,7 @@ func TestPages_deletedRow(t *testing.T) {
 	})
 }
 
-// TestPages_vacuum: as the page says of vacuum, old versions of a row make room for new ones on
+// TestPages_vacuum: old versions of a row make room for new ones on
 // page, unless
 // a transaction that is open may still want to see them.
 func TestPages_vacuum(t *testing.T) {
