@@ -2,33 +2,28 @@ package dbtest
 
 import (
 	"database/sql"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/cloudtrust/go-jobs/lock/internal/crdbtest"
 )
 
 var (
 	cockroach = sync.OnceValues(startCockroach)
 	databases atomic.Int64
-
-	errNoCockroach = errors.New("LOCK_TEST_COCKROACH_URL is not set and cockroach is not on PATH")
 )
 
 // CockroachDSN gives a test a database of its own on the server that LOCK_TEST_COCKROACH_URL names,
 // or else on one that is started.
 func CockroachDSN(t testing.TB) string {
 	dsn, err := cockroach()
-	if errors.Is(err, errNoCockroach) {
+	if crdbtest.Dispensable(err) {
 		LeaveOut(t, err.Error())
 	}
 	require.NoError(t, err)
@@ -41,44 +36,18 @@ func CockroachDSN(t testing.TB) string {
 	return u.String()
 }
 
-// startCockroach starts one node, in memory.
+// startCockroach starts one node.
 func startCockroach() (dsn string, err error) {
 	if dsn := os.Getenv("LOCK_TEST_COCKROACH_URL"); dsn != "" {
 		return dsn, nil
 	}
-	bin, err := exec.LookPath("cockroach")
-	if err != nil {
-		return "", errNoCockroach
-	}
-	dir, err := os.MkdirTemp("", "cockroach")
+	nodes, err := crdbtest.Start(1)
 	if err != nil {
 		return "", err
 	}
-	urlFile := filepath.Join(dir, "url")
-	cmd := exec.Command(bin, "start-single-node", "--insecure", "--store=type=mem,size=1GiB",
-		"--listen-addr=127.0.0.1:0", "--http-addr=127.0.0.1:0", "--listening-url-file="+urlFile)
-	cmd.Dir = dir
-	if err := cmd.Start(); err != nil {
-		return "", err
-	}
-	AtEnd(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		os.RemoveAll(dir)
-	})
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		if content, err := os.ReadFile(urlFile); err == nil && len(content) > 0 {
-			u, err := url.Parse(strings.TrimSpace(string(content)))
-			if err != nil {
-				return "", err
-			}
-			u.Path, u.RawQuery = "/defaultdb", "sslmode=disable"
-			return u.String(), settle(u.String())
-		}
-		if time.Now().After(deadline) {
-			return "", errors.New("cockroach did not start within a minute")
-		}
-	}
+	AtEnd(nodes.Close)
+	dsn = nodes.Nodes[0].DSN()
+	return dsn, settle(dsn)
 }
 
 // settle makes the server do nothing by itself.
