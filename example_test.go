@@ -89,7 +89,8 @@ func ExampleLock_Acquire_tick() {
 	// instance-2: runs 2026-03-30T02:00:00Z
 }
 
-// A payout is written by a transaction that can't commit unless the lease is held, so nothing is paid twice.
+// A payout is written by a transaction that can't commit unless the lease is held, so nothing is
+// paid twice.
 func ExampleLease_Check() {
 	var db *sql.DB // which the service has opened
 	l := lock.New(db)
@@ -117,7 +118,8 @@ func ExampleLease_Check() {
 
 func ExampleNewMemory() {
 	l := lock.NewMemory(lock.Options{})
-	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "report", TTL: time.Minute},
+	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "report",
+		TTL: time.Minute},
 		func(ctx context.Context) error {
 			fmt.Println("reporting, token above 0:", lock.LeaseFrom(ctx).Token() > 0)
 			return nil
@@ -144,7 +146,8 @@ func ExampleErrUnauthorised() {
 		// … the work …
 	case errors.As(err, &held):
 		h := held.Holder()
-		fmt.Printf("not now: %s of %s has it, with %s, for %v\n", held.JobName(), held.ComponentName(), h.ComponentID, h.Age)
+		fmt.Printf("not now: %s of %s has it, with %s, for %v\n", held.JobName(), held.ComponentName(),
+			h.ComponentID, h.Age)
 	default:
 		log.Print(err) // the database: nobody knows who holds the lock
 	}
@@ -152,16 +155,18 @@ func ExampleErrUnauthorised() {
 	// not now: invoices of shop has it, with instance-1, for 5m0s
 }
 
-// After a broken connection nobody knows whether the lock was taken. The same call settles it: if it was, the caller holds it
-// already, and is told so.
+// After a broken connection nobody knows whether the lock was taken. The same call settles it: if
+// it was, the caller holds it already, and is told so.
 func ExampleErrOutcomeUnknown() {
 	db, mock, err := sqlmock.New()
 	if err != nil {
 		log.Fatal(err)
 	}
-	mock.ExpectQuery("locks").WillReturnError(io.ErrUnexpectedEOF) // the connection breaks before the answer is there
+	// the connection breaks before the answer is there
+	mock.ExpectQuery("locks").WillReturnError(io.ErrUnexpectedEOF)
 	mock.ExpectQuery("locks").WillReturnRows(sqlmock.NewRows(locktest.Columns).
-		AddRow(locktest.HeldBy("instance-1", "run-1", time.Now())...)) // the row says that the first call took it
+		// the row says that the first call took it
+		AddRow(locktest.HeldBy("instance-1", "run-1", time.Now())...))
 
 	// By itself, a Lock tries for some two seconds before it gives up. This one doesn't.
 	l, err := lock.NewWith(db, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 1}})
@@ -182,7 +187,8 @@ func ExampleErrOutcomeUnknown() {
 	// instance-1: <nil>
 }
 
-// What the page for the one on call shows. The table doesn't say how long a job may take: that is for the caller to know.
+// What the page for the one on call shows. The table doesn't say how long a job may take: that is
+// for the caller to know.
 func ExampleLock_List() {
 	l, clock := locktest.New()
 	for _, err := range []error{
@@ -241,7 +247,8 @@ func ExampleLock_Status() {
 	// nobody is at it; enabled: false
 }
 
-// Locked is what the row says. Whether the holder may be replaced follows from the TTL that a challenger states.
+// Locked is what the row says. Whether the holder may be replaced follows from the TTL that a
+// challenger states.
 func ExampleStatus_Expired() {
 	l, clock := locktest.New()
 	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
@@ -263,8 +270,8 @@ func ExampleStatus_Expired() {
 	// expired without a TTL: false
 }
 
-// The machine of instance-1 is gone, and nobody wants to wait until its lock expires. The holder that was seen is named, so
-// that the lock of another, who may have it by now, stays.
+// The machine of instance-1 is gone, and nobody wants to wait until its lock expires. The holder
+// that was seen is named, so that the lock of another, who may have it by now, stays.
 func ExampleLock_ForceRelease() {
 	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
@@ -279,7 +286,8 @@ func ExampleLock_ForceRelease() {
 	fmt.Println("released:", l.ForceRelease(ctx, "shop", "backup", s.Holder))
 	fmt.Println("instance-2:", l.Lock("shop", "instance-2", "backup", "run-2", 0))
 
-	err = l.ForceRelease(ctx, "shop", "backup", s.Holder) // a second person, with what the first has seen
+	// a second person, with what the first has seen
+	err = l.ForceRelease(ctx, "shop", "backup", s.Holder)
 	var held *lock.ErrUnauthorised
 	if errors.As(err, &held) {
 		fmt.Println("not released:", held.Holder().ComponentID, "has it now")
@@ -310,21 +318,25 @@ func ExampleLock_Disable() {
 	// <nil>
 }
 
-// A table of one's own, made by a migration, and two listeners: a logger, and a function for metrics.
+// A table of one's own, made by a migration, and two listeners: a logger, and a function for
+// metrics.
 func ExampleNewWith() {
 	db, mock, err := sqlmock.New() // in place of a database in which the table is
 	if err != nil {
 		log.Fatal(err)
 	}
-	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).AddRow(locktest.Granted()...))
+	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).
+		AddRow(locktest.Granted()...))
 	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).
 		AddRow(locktest.HeldBy("instance-1", "run-1", time.Now())...))
-	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.UnlockColumns).AddRow(locktest.Unlocked()...))
+	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.UnlockColumns).
+		AddRow(locktest.Unlocked()...))
 
 	l, err := lock.NewWith(db, lock.Options{
 		Table: "job locks",
 		NoDDL: true,
-		Logger: slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		Logger: slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: func(_ []string,
+			a slog.Attr) slog.Attr {
 			if a.Key == "time" || a.Key == "took" || a.Key == "token" {
 				return slog.Attr{} // so that the example prints the same each time
 			}
@@ -342,17 +354,18 @@ func ExampleNewWith() {
 	l.Lock("shop", "instance-1", "backup", "run-1", time.Hour)
 	l.Lock("shop", "instance-2", "backup", "run-2", time.Hour)
 	l.Unlock("shop", "instance-1", "backup", "run-1")
-	// Output:
-	// level=INFO msg="lock acquired" operation=Lock component=shop job=backup component_id=instance-1 job_id=run-1
-	// refused: shop/backup, held by instance-1
-	// level=INFO msg="lock released" operation=Unlock component=shop job=backup component_id=instance-1 job_id=run-1
+	// Output: level=INFO msg="lock acquired" operation=Lock component=shop job=backup
+	// component_id=instance-1 job_id=run-1 refused: shop/backup, held by instance-1 level=INFO
+	// msg="lock released" operation=Unlock component=shop job=backup component_id=instance-1
+	// job_id=run-1
 }
 
 // A stand-by waits for as long as it takes, and leads as soon as the leader has gone.
 func ExampleLock_Acquire_wait() {
 	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
-	job := lock.Job{ComponentName: "shop", JobName: "outbox", TTL: 30 * time.Second, Wait: lock.Forever, Poll: 10 * time.Millisecond}
+	job := lock.Job{ComponentName: "shop", JobName: "outbox", TTL: 30 * time.Second,
+		Wait: lock.Forever, Poll: 10 * time.Millisecond}
 
 	leader, err := l.Acquire(ctx, job)
 	if err != nil {
@@ -381,7 +394,8 @@ func ExampleLock_Acquire_wait() {
 func ExampleJob_spacing() {
 	l, clock := locktest.New()
 	fill := func() {
-		err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "cache", TTL: time.Minute,
+		err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "cache",
+			TTL:     time.Minute,
 			Spacing: time.Hour}, func(context.Context) error {
 			fmt.Println("filling it")
 			return nil
@@ -405,7 +419,8 @@ func ExampleJob_spacing() {
 // A job that has begun goes on when it is disabled, unless it says otherwise.
 func ExampleJob_stopWhenDisabled() {
 	l := lock.NewMemory(lock.Options{})
-	job := lock.Job{ComponentName: "shop", JobName: "import", TTL: 3 * time.Second, StopWhenDisabled: true}
+	job := lock.Job{ComponentName: "shop", JobName: "import", TTL: 3 * time.Second,
+		StopWhenDisabled: true}
 	err := l.Run(context.Background(), job, func(ctx context.Context) error {
 		if err := l.Disable("shop", "import"); err != nil { // as the one on call does
 			return err
@@ -414,7 +429,8 @@ func ExampleJob_stopWhenDisabled() {
 		return nil
 	})
 	var disabled *lock.ErrDisabled
-	fmt.Println("stopped:", errors.Is(err, lock.ErrLost), "because it is disabled:", errors.As(err, &disabled))
+	fmt.Println("stopped:", errors.Is(err, lock.ErrLost), "because it is disabled:",
+		errors.As(err, &disabled))
 	// Output:
 	// stopped: true because it is disabled: true
 }
@@ -423,7 +439,8 @@ func ExampleJob_stopWhenDisabled() {
 func ExampleLease_Context() {
 	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
-	lease, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "outbox", ComponentID: "instance-1", JobID: "run-1",
+	lease, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "outbox",
+		ComponentID: "instance-1", JobID: "run-1",
 		TTL: 30 * time.Second})
 	if err != nil {
 		log.Fatal(err)
@@ -431,7 +448,8 @@ func ExampleLease_Context() {
 	defer lease.Release(ctx)
 
 	// Somebody takes instance-1 for dead.
-	if err := l.ForceRelease(ctx, "shop", "outbox", lock.Holder{ComponentID: "instance-1", JobID: "run-1"}); err != nil {
+	if err := l.ForceRelease(ctx, "shop", "outbox", lock.Holder{ComponentID: "instance-1",
+		JobID: "run-1"}); err != nil {
 		log.Fatal(err)
 	}
 	lease.Renew(ctx) // which happens by itself every ten seconds here
@@ -442,8 +460,8 @@ func ExampleLease_Context() {
 	// the lease is lost: it was released by another
 }
 
-// Before something that can't be undone and isn't in the database: make sure that the lease is held right now. It has all of
-// TTL before it again then.
+// Before something that can't be undone and isn't in the database: make sure that the lease is
+// held right now. It has all of TTL before it again then.
 func ExampleLease_Renew() {
 	l := lock.NewMemory(lock.Options{})
 	job := lock.Job{ComponentName: "shop", JobName: "newsletter", TTL: time.Minute}
@@ -460,8 +478,8 @@ func ExampleLease_Renew() {
 	// <nil>
 }
 
-// A store that remembers the largest token that it has seen refuses a holder that is late, even one that doesn't know yet
-// that it has lost the lock.
+// A store that remembers the largest token that it has seen refuses a holder that is late, even
+// one that doesn't know yet that it has lost the lock.
 func ExampleLease_Token() {
 	l, clock := locktest.New()
 	ctx := context.Background()
@@ -506,7 +524,8 @@ func ExampleLease_TakenFrom() {
 	}
 	clock.Advance(time.Hour) // instance-1 has died
 
-	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "import", TTL: time.Minute},
+	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "import",
+		TTL: time.Minute},
 		func(ctx context.Context) error {
 			if dead := lock.LeaseFrom(ctx).TakenFrom(); dead != nil {
 				fmt.Printf("throwing away what %s of %s has left behind\n", dead.JobID, dead.ComponentID)
@@ -533,7 +552,8 @@ func ExampleLeaseFrom() {
 	}
 	ctx := context.Background()
 	upload(ctx)
-	err := lock.NewMemory(lock.Options{}).Run(ctx, lock.Job{ComponentName: "shop", JobName: "report", TTL: time.Minute},
+	err := lock.NewMemory(lock.Options{}).Run(ctx, lock.Job{ComponentName: "shop", JobName: "report",
+		TTL: time.Minute},
 		func(ctx context.Context) error {
 			upload(ctx)
 			return nil
@@ -545,7 +565,8 @@ func ExampleLeaseFrom() {
 	// <nil>
 }
 
-// Within one process, without names and without waiting: a handler that does nothing while it is at work already.
+// Within one process, without names and without waiting: a handler that does nothing while it is
+// at work already.
 func ExampleLocalLock() {
 	var reloading lock.LocalLock
 	reload := func(work func()) {

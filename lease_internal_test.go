@@ -17,8 +17,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// A script is what becomes of a call to the store: before it is carried out, and after, it may take
-// time, or fail.
+// A script is what becomes of a call to the store: before it is carried out, and after, it may
+// take time, or fail.
 type script struct {
 	before func(ctx context.Context, call string) error // an error: it is not carried out
 	after  func(ctx context.Context, call string) error // an error: its reply is lost
@@ -47,7 +47,8 @@ func (s *scripted) when(call string) []time.Time {
 	return append([]time.Time(nil), s.asked[call]...)
 }
 
-func (s *scripted) step(ctx context.Context, call string, r store.Request, do func() (store.Result, error)) (store.Result, error) {
+func (s *scripted) step(ctx context.Context, call string, r store.Request,
+	do func() (store.Result, error)) (store.Result, error) {
 	s.mu.Lock()
 	now := s.now
 	if s.asked == nil {
@@ -69,12 +70,20 @@ func (s *scripted) step(ctx context.Context, call string, r store.Request, do fu
 	return res, err
 }
 
-func (s *scripted) Acquire(ctx context.Context, r store.Request, c store.Conditions) (store.Result, error) {
-	return s.step(ctx, "acquire", r, func() (store.Result, error) { return s.Store.Acquire(ctx, r, c) })
+func (s *scripted) Acquire(ctx context.Context, r store.Request, c store.Conditions) (store.Result,
+	error) {
+	return s.step(ctx, "acquire", r, func() (store.Result, error) {
+		return s.Store.Acquire(ctx, r,
+			c)
+	})
 }
 
-func (s *scripted) Release(ctx context.Context, r store.Request, t store.Term, run string) (store.Result, error) {
-	return s.step(ctx, "release", r, func() (store.Result, error) { return s.Store.Release(ctx, r, t, run) })
+func (s *scripted) Release(ctx context.Context, r store.Request, t store.Term,
+	run string) (store.Result, error) {
+	return s.step(ctx, "release", r, func() (store.Result, error) {
+		return s.Store.Release(ctx, r, t,
+			run)
+	})
 }
 
 func (s *scripted) Renew(ctx context.Context, r store.Request, t store.Term) (store.Result, error) {
@@ -97,7 +106,8 @@ func on(call string, do func(ctx context.Context) error) func(context.Context, s
 }
 
 // first does one thing to the first such call, and another to those after it.
-func first(call string, do, then func(ctx context.Context) error) func(context.Context, string) error {
+func first(call string, do, then func(ctx context.Context) error) func(context.Context,
+	string) error {
 	var done atomic.Bool
 	return on(call, func(ctx context.Context) error {
 		if done.Swap(true) {
@@ -154,9 +164,12 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, start: time.Now()}
-		w.truth = store.NewMemory(func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) })
+		w.truth = store.NewMemory(func() time.Time {
+			return time.Now().Add(time.Duration(w.ahead.Load()))
+		})
 		w.script = &scripted{Store: w.truth}
-		w.Lock = &Lock{store: w.script, hub: newHub(nil), o: Options{Observer: func(_ context.Context, e Event) {
+		w.Lock = &Lock{store: w.script, hub: newHub(nil), o: Options{Observer: func(_ context.Context,
+			e Event) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.events = append(w.events, e)
@@ -274,12 +287,26 @@ func TestLease_keep(t *testing.T) {
 	})
 	t.Run("loses the lease before another can take over", func(t *testing.T) {
 		for name, renew := range map[string]func(ctx context.Context, end chan struct{}) error{
-			"refused connection":          func(context.Context, chan struct{}) error { return driver.ErrBadConn },
-			"error that nothing cures":    func(context.Context, chan struct{}) error { return errAway },
-			"unknown outcome":             func(context.Context, chan struct{}) error { return errUnknown },
-			"error that takes its time":   func(context.Context, chan struct{}) error { time.Sleep(2 * time.Second); return errAway },
-			"no answer":                   func(ctx context.Context, _ chan struct{}) error { return hangs(ctx) },
-			"no heed is paid to contexts": func(_ context.Context, end chan struct{}) error { <-end; return errAway },
+			"refused connection": func(context.Context,
+				chan struct{}) error {
+				return driver.ErrBadConn
+			},
+			"error that nothing cures": func(context.Context, chan struct{}) error { return errAway },
+			"unknown outcome":          func(context.Context, chan struct{}) error { return errUnknown },
+			"error that takes its time": func(context.Context,
+				chan struct{}) error {
+				time.Sleep(2 * time.Second)
+				return errAway
+			},
+			"no answer": func(ctx context.Context,
+				_ chan struct{}) error {
+				return hangs(ctx)
+			},
+			"no heed is paid to contexts": func(_ context.Context,
+				end chan struct{}) error {
+				<-end
+				return errAway
+			},
 		} {
 			t.Run(name, func(t *testing.T) {
 				inBubble(t, func(t *testing.T, w *world) {
@@ -288,7 +315,10 @@ func TestLease_keep(t *testing.T) {
 					context.AfterFunc(lease.Context(), func() { ended <- w.elapsed() })
 					time.Sleep(ttl + time.Millisecond) // after three renewals
 					end := make(chan struct{})
-					w.script.does(script{before: on("renew", func(ctx context.Context) error { return renew(ctx, end) })})
+					w.script.does(script{before: on("renew", func(ctx context.Context) error {
+						return renew(ctx,
+							end)
+					})})
 					time.Sleep(ttl - time.Millisecond)
 					requireRefused(t, w.challenge(ttl))
 					time.Sleep(time.Microsecond)
@@ -305,12 +335,16 @@ func TestLease_keep(t *testing.T) {
 	})
 	t.Run("survives a renewal that fails, hangs or is slow", func(t *testing.T) {
 		for name, now := range map[string]script{
-			"error":                  {before: once("renew", fails(errAway))},
-			"error after 10 s":       {before: once("renew", func(context.Context) error { time.Sleep(10 * time.Second); return errAway })},
+			"error": {before: once("renew", fails(errAway))},
+			"error after 10 s": {before: once("renew",
+				func(context.Context) error { time.Sleep(10 * time.Second); return errAway })},
 			"no answer":              {before: once("renew", hangs)},
 			"slow answer":            {after: once("renew", takes(ttl*55/100))},
 			"slow answer of Acquire": {after: once("acquire", takes(ttl*6/10))},
-			"all slow":               {after: func(ctx context.Context, _ string) error { return takes(ttl * 4 / 10)(ctx) }},
+			"all slow": {after: func(ctx context.Context,
+				_ string) error {
+				return takes(ttl * 4 / 10)(ctx)
+			}},
 		} {
 			t.Run(name, func(t *testing.T) {
 				inBubble(t, func(t *testing.T, w *world) {
@@ -407,14 +441,16 @@ func TestLease_keep(t *testing.T) {
 			j := backup
 			j.TTL = Forever
 			lease := w.acquire(j)
-			for _, now := range []script{{}, {before: on("renew", fails(errAway))}, {after: on("renew", fails(errUnknown))}, {}} {
+			for _, now := range []script{{}, {before: on("renew", fails(errAway))},
+				{after: on("renew", fails(errUnknown))}, {}} {
 				w.script.does(now)
 				time.Sleep(time.Hour)
 			}
 			require.NoError(t, lease.Err())
 			requireRefused(t, w.challenge(0))
 			before := w.elapsed()
-			require.NoError(t, w.ForceRelease(t.Context(), "shop", "backup", Holder{ComponentID: "a", JobID: "1"}))
+			require.NoError(t, w.ForceRelease(t.Context(), "shop", "backup", Holder{ComponentID: "a",
+				JobID: "1"}))
 			<-lease.Context().Done()
 			require.LessOrEqual(t, w.elapsed()-before, 10*time.Second)
 			require.ErrorIs(t, lease.Err(), ErrLost)
@@ -487,7 +523,8 @@ func TestLease_Err(t *testing.T) {
 	t.Run("compares the clock at this moment", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			res, e := w.Lock.acquire(t.Context(), backup.request("Acquire"), backup.conditions(), false)
-			lease := newLease(t.Context(), w.Lock, backup.fill(w.start), false, res, e, w.start) // which nobody keeps
+			// which nobody keeps
+			lease := newLease(t.Context(), w.Lock, backup.fill(w.start), false, res, e, w.start)
 			defer lease.cancel(nil)
 			time.Sleep(trusted - 1)
 			require.NoError(t, lease.Err())
@@ -540,12 +577,13 @@ func TestLease_Release(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			lease := w.acquire(backup)
 			// The database has the renewal, and carries it out although nobody waits any more.
-			w.script.does(script{before: on("renew", takes(2*time.Second)), after: on("renew", func(ctx context.Context) error {
-				if ctx.Err() != nil {
-					return errUnknown
-				}
-				return nil
-			})})
+			w.script.does(script{before: on("renew", takes(2*time.Second)),
+				after: on("renew", func(ctx context.Context) error {
+					if ctx.Err() != nil {
+						return errUnknown
+					}
+					return nil
+				})})
 			time.Sleep(ttl/3 + time.Second)
 			require.NoError(t, lease.Release(t.Context()))
 			time.Sleep(ttl)
@@ -560,7 +598,8 @@ func TestLease_Release(t *testing.T) {
 		for _, carriedOut := range []bool{true, false} {
 			for _, rival := range []bool{true, false} {
 				for _, late := range []bool{true, false} {
-					t.Run(fmt.Sprintf("reply lost/%s, carried out: %t, rival: %t, after the deadline: %t", end.name, carriedOut, rival, late), func(t *testing.T) {
+					t.Run(fmt.Sprintf("reply lost/%s, carried out: %t, rival: %t, after the deadline: %t",
+						end.name, carriedOut, rival, late), func(t *testing.T) {
 						inBubble(t, func(t *testing.T, w *world) {
 							lease := w.acquire(ticked)
 							if late {
@@ -593,7 +632,8 @@ func TestLease_Release(t *testing.T) {
 							}
 							require.Equal(t, map[bool]string{true: "b"}[rival], w.holder())
 							if !rival {
-								want := map[string]string{"Release": "2000-01-01T00:00:00Z", "GiveBack": "1999-12-31T23:59:59Z"}[end.name]
+								want := map[string]string{"Release": "2000-01-01T00:00:00Z",
+									"GiveBack": "1999-12-31T23:59:59Z"}[end.name]
 								require.Equal(t, want, w.lastRun())
 							}
 						})
@@ -646,7 +686,8 @@ func TestLock_Acquire(t *testing.T) {
 		unnamed.ComponentID, unnamed.JobID = "", ""
 		for _, away := range []time.Duration{0, 8 * time.Second} { // afterwards
 			inBubble(t, func(t *testing.T, w *world) {
-				w.script.does(script{after: on("acquire", fails(errUnknown)), before: on("release", fails(errAway))})
+				w.script.does(script{after: on("acquire", fails(errUnknown)),
+					before: on("release", fails(errAway))})
 				if away == 0 {
 					w.script.does(script{after: on("acquire", fails(errUnknown))})
 				}
@@ -679,7 +720,8 @@ func TestLock_Acquire(t *testing.T) {
 		})
 		t.Run("while waiting", func(t *testing.T) {
 			inBubble(t, func(t *testing.T, w *world) {
-				w.script.does(script{after: once("acquire", fails(fmt.Errorf("%w (%w)", driver.ErrBadConn, ErrOutcomeUnknown)))})
+				w.script.does(script{after: once("acquire", fails(fmt.Errorf("%w (%w)", driver.ErrBadConn,
+					ErrOutcomeUnknown)))})
 				j := ticked
 				j.Wait = time.Minute
 				require.NoError(t, w.acquire(j).Err(), "the tick is its own")
@@ -873,7 +915,8 @@ func TestLock_Run(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			ctx, cancel := context.WithCancel(t.Context())
 			w.script.does(script{after: on("acquire", func(context.Context) error { cancel(); return nil })})
-			require.ErrorIs(t, w.Run(ctx, ticked, func(context.Context) error { t.Error("begun"); return nil }), context.Canceled)
+			require.ErrorIs(t, w.Run(ctx, ticked,
+				func(context.Context) error { t.Error("begun"); return nil }), context.Canceled)
 			require.Equal(t, "1999-12-31T23:59:59Z", w.lastRun())
 		})
 	})
@@ -881,15 +924,20 @@ func TestLock_Run(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			j := ticked
 			j.RetryFailed = true
-			require.Panics(t, func() { w.Run(t.Context(), j, func(context.Context) error { panic("boom") }) })
+			require.Panics(t, func() {
+				w.Run(t.Context(), j,
+					func(context.Context) error { panic("boom") })
+			})
 			require.Equal(t, "1999-12-31T23:59:59Z", w.lastRun())
 		})
 	})
 	t.Run("does not hang in the release", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			end := make(chan struct{})
-			w.script.does(script{before: on("release", func(context.Context) error { <-end; return errAway })})
-			require.ErrorIs(t, w.Run(t.Context(), backup, func(context.Context) error { return nil }), context.DeadlineExceeded)
+			w.script.does(script{before: on("release",
+				func(context.Context) error { <-end; return errAway })})
+			require.ErrorIs(t, w.Run(t.Context(), backup, func(context.Context) error { return nil }),
+				context.DeadlineExceeded)
 			require.Equal(t, releaseTimeout, w.elapsed())
 			close(end)
 		})

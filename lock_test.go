@@ -14,21 +14,26 @@ import (
 
 // The documented API, symbol by symbol: this compiles as long as nothing of it has changed.
 var (
-	_ func(lock.Storage) *lock.Lock                                               = lock.New
-	_ func(*lock.Lock, string, string) error                                      = (*lock.Lock).Disable
-	_ func(*lock.Lock, string, string) error                                      = (*lock.Lock).Enable
-	_ func(*lock.Lock, string, string, string, string, time.Duration) error       = (*lock.Lock).Lock
-	_ func(*lock.Lock, string, string, string, string) error                      = (*lock.Lock).Unlock
-	_ func() *lock.LocalLock                                                      = lock.NewLocalLock
-	_ func(*lock.LocalLock) error                                                 = (*lock.LocalLock).Lock
-	_ func(*lock.LocalLock) error                                                 = (*lock.LocalLock).Unlock
-	_ func(*lock.NoopLocker, string, string) error                                = (*lock.NoopLocker).Disable
-	_ func(*lock.NoopLocker, string, string) error                                = (*lock.NoopLocker).Enable
-	_ func(*lock.NoopLocker, string, string, string, string, time.Duration) error = (*lock.NoopLocker).Lock
-	_ func(*lock.NoopLocker, string, string, string, string) error                = (*lock.NoopLocker).Unlock
-	_ func(*lock.ErrDisabled) string                                              = (*lock.ErrDisabled).Error
-	_ func(*lock.ErrUnauthorised) string                                          = (*lock.ErrUnauthorised).Error
-	_                                                                             = struct{}(lock.NoopLocker{})
+	_ func(lock.Storage) *lock.Lock = lock.New
+	_ func(*lock.Lock, string,
+		string) error = (*lock.Lock).Disable
+	_ func(*lock.Lock, string, string) error                                = (*lock.Lock).Enable
+	_ func(*lock.Lock, string, string, string, string, time.Duration) error = (*lock.Lock).Lock
+	_ func(*lock.Lock, string, string, string, string) error                = (*lock.Lock).Unlock
+	_ func() *lock.LocalLock                                                = lock.NewLocalLock
+	_ func(*lock.LocalLock) error                                           = (*lock.LocalLock).Lock
+	_ func(*lock.LocalLock) error                                           = (*lock.LocalLock).Unlock
+	_ func(*lock.NoopLocker, string,
+		string) error = (*lock.NoopLocker).Disable
+	_ func(*lock.NoopLocker, string,
+		string) error = (*lock.NoopLocker).Enable
+	_ func(*lock.NoopLocker, string, string, string, string,
+		time.Duration) error = (*lock.NoopLocker).Lock
+	_ func(*lock.NoopLocker, string, string, string,
+		string) error = (*lock.NoopLocker).Unlock
+	_ func(*lock.ErrDisabled) string     = (*lock.ErrDisabled).Error
+	_ func(*lock.ErrUnauthorised) string = (*lock.ErrUnauthorised).Error
+	_                                    = struct{}(lock.NoopLocker{})
 
 	_ error = &lock.ErrDisabled{}
 	_ error = &lock.ErrUnauthorised{}
@@ -78,6 +83,10 @@ func TestNew_table(t *testing.T) {
 	want, err := os.ReadFile("testdata/locks.sql")
 	require.NoError(t, err)
 	var sent []string
-	lock.New(dbtest.Storage{OnExec: func(query string) error { sent = append(sent, query+"\n"); return nil }})
+	lock.New(dbtest.Storage{OnExec: func(query string) error {
+		sent = append(sent,
+			query+"\n")
+		return nil
+	}})
 	require.Equal(t, []string{string(want)}, sent)
 }

@@ -57,7 +57,8 @@ func TestRetryPolicy_Attempts(t *testing.T) {
 		db, mock, err := sqlmock.New()
 		require.NoError(t, err)
 		l, err := lock.NewWith(db, lock.Options{NoDDL: true,
-			Retry: lock.RetryPolicy{Attempts: attempts, Backoff: time.Microsecond, MaxBackoff: time.Microsecond}})
+			Retry: lock.RetryPolicy{Attempts: attempts, Backoff: time.Microsecond,
+				MaxBackoff: time.Microsecond}})
 		require.NoError(t, err)
 		for range want {
 			mock.ExpectQuery("locks").WillReturnError(serialization{})
@@ -86,30 +87,47 @@ func TestEvent(t *testing.T) {
 	})
 	var lease *lock.Lease
 	run := as("a", "1")
-	tick := lock.Job{ComponentName: component, ComponentID: "a", JobName: job, Tick: time.Now().Truncate(time.Second).Add(48 * time.Hour)}
+	tick := lock.Job{ComponentName: component, ComponentID: "a", JobName: job,
+		Tick: time.Now().Truncate(time.Second).Add(48 * time.Hour)}
 	for _, step := range []struct {
 		call  func() error
 		want  lock.Event
 		level string
 	}{
-		{func() error { return l.LockContext(ctx, component, "a", job, "1", time.Hour) }, lock.Event{Operation: "Lock", Kind: lock.Acquired, TTL: time.Hour}, "INFO"},
-		{func() error { return l.LockContext(ctx, component, "b", job, "2", time.Hour) }, lock.Event{Operation: "Lock", Kind: lock.Refused, TTL: time.Hour}, "DEBUG"},
+		{func() error { return l.LockContext(ctx, component, "a", job, "1", time.Hour) },
+			lock.Event{Operation: "Lock", Kind: lock.Acquired, TTL: time.Hour}, "INFO"},
+		{func() error { return l.LockContext(ctx, component, "b", job, "2", time.Hour) },
+			lock.Event{Operation: "Lock", Kind: lock.Refused, TTL: time.Hour}, "DEBUG"},
 		{func() error {
 			clock.Advance(2 * time.Hour)
 			return l.LockContext(ctx, component, "b", job, "2", time.Hour)
 		}, lock.Event{Operation: "Lock", Kind: lock.TakenOver, TTL: time.Hour}, "WARN"},
-		{func() error { return l.UnlockContext(ctx, component, "a", job, "1") }, lock.Event{Operation: "Unlock", Kind: lock.Refused}, "DEBUG"},
-		{func() error { return l.ForceRelease(ctx, component, job, lock.Holder{ComponentID: "b", JobID: "2"}) }, lock.Event{Operation: "ForceRelease", Kind: lock.Released}, "INFO"},
-		{func() error { return l.DisableContext(ctx, component, job) }, lock.Event{Operation: "Disable", Kind: lock.Disabled}, "INFO"},
+		{func() error { return l.UnlockContext(ctx, component, "a", job, "1") },
+			lock.Event{Operation: "Unlock", Kind: lock.Refused}, "DEBUG"},
+		{func() error {
+			return l.ForceRelease(ctx, component, job,
+				lock.Holder{ComponentID: "b",
+					JobID: "2"})
+		}, lock.Event{Operation: "ForceRelease", Kind: lock.Released}, "INFO"},
+		{func() error { return l.DisableContext(ctx, component, job) },
+			lock.Event{Operation: "Disable", Kind: lock.Disabled}, "INFO"},
 		{func() error { return l.LockContext(ctx, component, "b", job, "2", -1) }, lock.Event{}, ""},
-		{func() error { return l.EnableContext(ctx, component, job) }, lock.Event{Operation: "Enable", Kind: lock.Enabled}, "INFO"},
-		{func() (err error) { lease, err = l.Acquire(ctx, run); return err }, lock.Event{Operation: "Acquire", Kind: lock.Acquired, TTL: time.Hour}, "INFO"},
-		{func() error { return lease.Renew(ctx) }, lock.Event{Operation: "Renew", Kind: lock.Renewed, TTL: time.Hour}, "DEBUG"},
-		{func() error { return lease.Release(ctx) }, lock.Event{Operation: "Release", Kind: lock.Released, TTL: time.Hour}, "INFO"},
-		{func() error { _, err := l.Acquire(ctx, tick); return err }, lock.Event{Operation: "Acquire", Kind: lock.Failed, TTL: time.Minute}, "WARN"},
-		{func() (err error) { lease, err = l.Acquire(ctx, run); return err }, lock.Event{Operation: "Acquire", Kind: lock.Acquired, TTL: time.Hour}, "INFO"},
-		{func() error { return lease.GiveBack(ctx) }, lock.Event{Operation: "GiveBack", Kind: lock.Released, TTL: time.Hour}, "INFO"},
-		{func() error { return l.Delete(ctx, component, job) }, lock.Event{Operation: "Delete", Kind: lock.Deleted}, "INFO"},
+		{func() error { return l.EnableContext(ctx, component, job) },
+			lock.Event{Operation: "Enable", Kind: lock.Enabled}, "INFO"},
+		{func() (err error) { lease, err = l.Acquire(ctx, run); return err },
+			lock.Event{Operation: "Acquire", Kind: lock.Acquired, TTL: time.Hour}, "INFO"},
+		{func() error { return lease.Renew(ctx) }, lock.Event{Operation: "Renew", Kind: lock.Renewed,
+			TTL: time.Hour}, "DEBUG"},
+		{func() error { return lease.Release(ctx) }, lock.Event{Operation: "Release", Kind: lock.Released,
+			TTL: time.Hour}, "INFO"},
+		{func() error { _, err := l.Acquire(ctx, tick); return err },
+			lock.Event{Operation: "Acquire", Kind: lock.Failed, TTL: time.Minute}, "WARN"},
+		{func() (err error) { lease, err = l.Acquire(ctx, run); return err },
+			lock.Event{Operation: "Acquire", Kind: lock.Acquired, TTL: time.Hour}, "INFO"},
+		{func() error { return lease.GiveBack(ctx) }, lock.Event{Operation: "GiveBack",
+			Kind: lock.Released, TTL: time.Hour}, "INFO"},
+		{func() error { return l.Delete(ctx, component, job) }, lock.Event{Operation: "Delete",
+			Kind: lock.Deleted}, "INFO"},
 	} {
 		got = lock.Event{}
 		log.Reset()
@@ -125,15 +143,20 @@ func TestEvent(t *testing.T) {
 		require.Equal(t, err, got.Err, what)
 		failed := got.Kind == lock.Refused || got.Kind == lock.Failed
 		require.Equal(t, failed, err != nil, what)
-		require.Equal(t, got.Kind == lock.Refused || got.Kind == lock.TakenOver, got.Holder != lock.Holder{}, what)
-		require.Equal(t, strings.HasPrefix(string(got.Operation), "Re") || got.Operation == "GiveBack", got.Held > 0, what)
-		require.Equal(t, got.Held > 0 || got.Kind == lock.Acquired || got.Kind == lock.TakenOver, got.Token != 0, what)
-		require.Contains(t, log.String(), "level="+step.level+` msg="lock `+string(got.Kind)+`" operation=`+got.Operation, what)
+		require.Equal(t, got.Kind == lock.Refused || got.Kind == lock.TakenOver,
+			got.Holder != lock.Holder{}, what)
+		require.Equal(t, strings.HasPrefix(string(got.Operation), "Re") || got.Operation == "GiveBack",
+			got.Held > 0, what)
+		require.Equal(t, got.Held > 0 || got.Kind == lock.Acquired || got.Kind == lock.TakenOver,
+			got.Token != 0, what)
+		require.Contains(t, log.String(),
+			"level="+step.level+` msg="lock `+string(got.Kind)+`" operation=`+got.Operation, what)
 	}
 }
 
 type ctxKey struct{}
 
 func as(componentID, jobID string) lock.Job {
-	return lock.Job{ComponentName: component, JobName: job, ComponentID: componentID, JobID: jobID, TTL: time.Hour}
+	return lock.Job{ComponentName: component, JobName: job, ComponentID: componentID, JobID: jobID,
+		TTL: time.Hour}
 }

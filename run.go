@@ -31,7 +31,8 @@ const releaseTimeout = 5 * time.Second
 // A lease can't be had from the Storage of a transaction.
 func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
 	ctx = limited(ctx)
-	unique := job.ComponentID == "" || job.JobID == "" // a tick has something random in its ComponentID
+	// a tick has something random in its ComponentID
+	unique := job.ComponentID == "" || job.JobID == ""
 	r := job.request("Acquire")
 	if err := l.begin(ctx, r); err != nil {
 		return nil, err

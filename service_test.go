@@ -19,7 +19,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
-// nightly is a service that guards its job with a lock, and TestNightly its own unit test: the README shows both.
+// nightly is a service that guards its job with a lock, and TestNightly its own unit test: the
+// README shows both.
 func nightly(db *sql.DB, work func()) error {
 	l := lock.New(db)
 	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
@@ -71,7 +72,8 @@ func why(err error) string {
 	)
 	switch {
 	case errors.As(err, &held):
-		return fmt.Sprintf("skipped: %s has been at it for %v", held.Holder().ComponentID, held.Holder().Age)
+		return fmt.Sprintf("skipped: %s has been at it for %v", held.Holder().ComponentID,
+			held.Holder().Age)
 	case errors.As(err, &disabled):
 		return "skipped: it is switched off"
 	case errors.Is(err, lock.ErrOutcomeUnknown):
@@ -109,7 +111,8 @@ func TestNightly(t *testing.T) {
 func newMock(t *testing.T) (*lock.Lock, sqlmock.Sqlmock) {
 	db, mock, err := sqlmock.New()
 	require.NoError(t, err)
-	mock.ExpectExec("CREATE TABLE IF NOT EXISTS locks").WithArgs([]driver.Value{}...).WillReturnResult(sqlmock.NewResult(0, 0))
+	mock.ExpectExec("CREATE TABLE IF NOT EXISTS locks").WithArgs([]driver.Value{}...).
+		WillReturnResult(sqlmock.NewResult(0, 0))
 	l := lock.New(db)
 	require.NoError(t, mock.ExpectationsWereMet())
 	t.Cleanup(func() { require.NoError(t, mock.ExpectationsWereMet()) })
@@ -166,7 +169,8 @@ func TestLock_statements(t *testing.T) {
 		peeked := append(append([]driver.Value{}, cockroach[1:7]...), "held")
 		cockroach[8] = true
 		peek := func(p []driver.Value) {
-			mock.ExpectQuery("^SELECT").WithArgs("c", "j", "1", "3600000000", nil, nil).WillReturnRows(row(locktest.Columns[1:8], p))
+			mock.ExpectQuery("^SELECT").WithArgs("c", "j", "1", "3600000000", nil,
+				nil).WillReturnRows(row(locktest.Columns[1:8], p))
 		}
 		mock.ExpectQuery("^WITH").WillReturnRows(row(locktest.Columns, cockroach))
 		peek(peeked)
@@ -295,7 +299,8 @@ func TestNoopLocker(t *testing.T) {
 func TestLease_nil(t *testing.T) {
 	ctx := context.Background()
 	for name, lease := range map[string]*lock.Lease{"nil": nil, "LeaseFrom": lock.LeaseFrom(ctx)} {
-		for _, err := range []error{lease.Err(), lease.Renew(ctx), lease.Release(ctx), lease.GiveBack(ctx),
+		for _, err := range []error{lease.Err(), lease.Renew(ctx), lease.Release(ctx),
+			lease.GiveBack(ctx),
 			lease.Check(ctx, nil), context.Cause(lease.Context())} {
 			require.ErrorContains(t, err, "no lease", name)
 		}
@@ -310,19 +315,19 @@ func TestJob_invalid(t *testing.T) {
 	l := lock.NewMemory(lock.Options{})
 	for says, j := range map[string]lock.Job{
 		"JobName of the Job is required": {ComponentName: "c"},
-		"Job.TTL":             {JobName: "j", TTL: -1},
-		"microsecond":         {JobName: "j", TTL: 30},
-		"Job.Margin, -1":      {JobName: "j", Margin: -1},
-		"leaves nothing":      {JobName: "j", Margin: time.Minute},
-		"Job.Wait":            {JobName: "j", Wait: -1},
-		"Job.Poll":            {JobName: "j", Poll: -1},
-		"Job.TickAhead":       {JobName: "j", TickAhead: -1},
-		"Job.Spacing":         {JobName: "j", Spacing: -1},
-		"RetryFailed":         {JobName: "j", RetryFailed: true},
-		"no JobID":            {JobName: "j", Tick: tick, JobID: "1"},
-		"whole seconds":       {JobName: "j", Tick: tick.Add(time.Millisecond)},
-		"years 1 to 9999":     {JobName: "j", Tick: tick.AddDate(9000, 0, 0)},
-		"not both":            {JobName: "j", Tick: tick, Spacing: time.Hour},
+		"Job.TTL":                        {JobName: "j", TTL: -1},
+		"microsecond":                    {JobName: "j", TTL: 30},
+		"Job.Margin, -1":                 {JobName: "j", Margin: -1},
+		"leaves nothing":                 {JobName: "j", Margin: time.Minute},
+		"Job.Wait":                       {JobName: "j", Wait: -1},
+		"Job.Poll":                       {JobName: "j", Poll: -1},
+		"Job.TickAhead":                  {JobName: "j", TickAhead: -1},
+		"Job.Spacing":                    {JobName: "j", Spacing: -1},
+		"RetryFailed":                    {JobName: "j", RetryFailed: true},
+		"no JobID":                       {JobName: "j", Tick: tick, JobID: "1"},
+		"whole seconds":                  {JobName: "j", Tick: tick.Add(time.Millisecond)},
+		"years 1 to 9999":                {JobName: "j", Tick: tick.AddDate(9000, 0, 0)},
+		"not both":                       {JobName: "j", Tick: tick, Spacing: time.Hour},
 	} {
 		_, err := l.Acquire(context.Background(), j)
 		require.ErrorContains(t, err, says)
@@ -331,11 +336,13 @@ func TestJob_invalid(t *testing.T) {
 }
 
 func TestHolder(t *testing.T) {
-	for id, want := range map[string]int{"": 1, "run-1": 1, "2026-03-29T02:00:00Z": 2026, "2026-03-29T02:00:00Z/X": 2026,
-		"2026-13-29T02:00:00Z": 1, "2026-03-29": 1} {
+	for id, want := range map[string]int{"": 1, "run-1": 1, "2026-03-29T02:00:00Z": 2026,
+		"2026-03-29T02:00:00Z/X": 2026,
+		"2026-13-29T02:00:00Z":   1, "2026-03-29": 1} {
 		require.Equal(t, want, lock.Holder{JobID: id}.Started().Year(), id)
 	}
-	require.Contains(t, lock.Holder{ComponentID: "a", JobID: "1"}.String(), `component ID "a", job ID "1", lock time`)
+	require.Contains(t, lock.Holder{ComponentID: "a", JobID: "1"}.String(),
+		`component ID "a", job ID "1", lock time`)
 }
 
 func TestNoopLocker_Acquire(t *testing.T) {
@@ -344,7 +351,8 @@ func TestNoopLocker_Acquire(t *testing.T) {
 	lease, err := l.Acquire(ctx, lock.Job{JobName: "j"})
 	require.NoError(t, err)
 	require.NoError(t, errors.Join(lease.Err(), lease.Renew(ctx), lease.Check(ctx, nil)))
-	require.NoError(t, l.Run(ctx, lock.Job{JobName: "j"}, func(ctx context.Context) error { return lock.LeaseFrom(ctx).Err() }))
+	require.NoError(t, l.Run(ctx, lock.Job{JobName: "j"},
+		func(ctx context.Context) error { return lock.LeaseFrom(ctx).Err() }))
 	require.NoError(t, lease.Release(ctx))
 	require.ErrorIs(t, lease.Err(), lock.ErrReleased)
 }

@@ -34,7 +34,8 @@ type skewed struct {
 
 func (s skewed) Next(t time.Time) time.Time { return s.Schedule.Next(t.Add(s.ahead)).Add(-s.ahead) }
 
-var withSeconds = cron.NewParser(cron.Second | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
+var withSeconds = cron.NewParser(cron.Second | cron.Minute | cron.Hour | cron.Dom | cron.Month |
+	cron.Dow | cron.Descriptor)
 
 func parse(t *testing.T, spec string) cron.Schedule {
 	s, err := withSeconds.Parse(spec)
@@ -46,7 +47,8 @@ func parse(t *testing.T, spec string) cron.Schedule {
 func tickName(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // skews are by how much the clocks of the instances are ahead.
-var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond, -time.Millisecond, 4 * time.Second,
+var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
+	-time.Millisecond, 4 * time.Second,
 	-1700 * time.Millisecond, time.Millisecond, -3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
 
 // journal is what a fleet ran and was told.
@@ -59,7 +61,8 @@ type journal struct {
 }
 
 func newJournal() *journal {
-	return &journal{runs: map[string]int{}, told: map[locktick.Outcome]int{}, news: make(chan locktick.Result, 1)}
+	return &journal{runs: map[string]int{}, told: map[locktick.Outcome]int{},
+		news: make(chan locktick.Result, 1)}
 }
 
 func (j *journal) guard(l *lock.Lock, skew time.Duration) locktick.Guard {
@@ -103,14 +106,22 @@ func TestNew_clocks(t *testing.T) {
 		wait     time.Duration
 		skews    []time.Duration
 	}{
-		"every minute":                      {"0 * * * * *", time.UTC, day(3, 1), day(3, 1).Add(time.Hour), time.Second, 0, skews},
-		"several within what clocks differ": {"* * * * * *", time.UTC, day(3, 1), day(3, 1).Add(time.Minute), 100 * time.Millisecond, 900 * time.Millisecond, skews},
-		"runs that outlive the TTL":         {"0 */10 * * * *", time.UTC, day(3, 1), day(3, 1).Add(3 * time.Hour), 9 * time.Minute, 0, skews},
-		"one a day ahead, one a day behind": {"0 */10 * * * *", time.UTC, day(3, 1), day(3, 5), time.Second, 0, append(few, 24*time.Hour, -24*time.Hour)},
-		"hourly, when summer begins":        {"0 0 * * * *", berlin, day(3, 25), day(3, 27), time.Second, 0, few},
-		"hourly, when summer ends":          {"0 0 * * * *", berlin, day(10, 28), day(10, 30), time.Second, 0, few},
-		"daily in the hour that is twice":   {"0 30 2 * * *", berlin, day(10, 27), day(11, 1), time.Second, 0, few},
-		"a spec with a time zone":           {"CRON_TZ=Asia/Kolkata 0 0 6 * * *", berlin, day(3, 24), day(3, 29), time.Second, 0, few},
+		"every minute": {"0 * * * * *", time.UTC, day(3, 1),
+			day(3, 1).Add(time.Hour), time.Second, 0, skews},
+		"several within what clocks differ": {"* * * * * *", time.UTC, day(3, 1),
+			day(3, 1).Add(time.Minute), 100 * time.Millisecond, 900 * time.Millisecond, skews},
+		"runs that outlive the TTL": {"0 */10 * * * *", time.UTC, day(3, 1),
+			day(3, 1).Add(3 * time.Hour), 9 * time.Minute, 0, skews},
+		"one a day ahead, one a day behind": {"0 */10 * * * *", time.UTC, day(3, 1), day(3, 5),
+			time.Second, 0, append(few, 24*time.Hour, -24*time.Hour)},
+		"hourly, when summer begins": {"0 0 * * * *", berlin, day(3, 25), day(3, 27), time.Second,
+			0, few},
+		"hourly, when summer ends": {"0 0 * * * *", berlin, day(10, 28), day(10, 30),
+			time.Second, 0, few},
+		"daily in the hour that is twice": {"0 30 2 * * *", berlin, day(10, 27), day(11, 1),
+			time.Second, 0, few},
+		"a spec with a time zone": {"CRON_TZ=Asia/Kolkata 0 0 6 * * *", berlin, day(3, 24),
+			day(3, 29), time.Second, 0, few},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -156,7 +167,8 @@ func TestNew_clocks(t *testing.T) {
 func TestNew_summer_begins(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	require.NoError(t, err)
-	for spec, location := range map[string]*time.Location{"0 30 2 * * *": berlin, "CRON_TZ=Europe/Berlin 0 30 2 * * *": time.UTC} {
+	for spec, location := range map[string]*time.Location{"0 30 2 * * *": berlin,
+		"CRON_TZ=Europe/Berlin 0 30 2 * * *": time.UTC} {
 		synctest.Test(t, func(t *testing.T) {
 			time.Sleep(time.Until(day(3, 25)))
 			l, j := lock.NewMemory(lock.Options{}), newJournal()
@@ -210,7 +222,10 @@ func TestNew_many_entries(t *testing.T) {
 }
 
 // day is one of the year 2000, in which the bubbles of package synctest begin.
-func day(month time.Month, d int) time.Time { return time.Date(2000, month, d, 0, 0, 0, 0, time.UTC) }
+func day(month time.Month, d int) time.Time {
+	return time.Date(2000, month, d, 0, 0, 0, 0,
+		time.UTC)
+}
 
 func TestNew_every(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -251,7 +266,8 @@ func TestNew_error(t *testing.T) {
 func TestJob_Run_other_schedule(t *testing.T) {
 	j := newJournal()
 	hourly := parse(t, "@hourly")
-	job, err := New(t.Context(), j.guard(lock.NewMemory(lock.Options{}), 0), hourly, func(context.Context) error { panic("it runs") })
+	job, err := New(t.Context(), j.guard(lock.NewMemory(lock.Options{}), 0), hourly,
+		func(context.Context) error { panic("it runs") })
 	require.NoError(t, err)
 	job.Run()
 	require.Equal(t, map[locktick.Outcome]int{locktick.Failed: 1}, j.told)
@@ -265,15 +281,16 @@ func TestJob_Run_lost_and_panic(t *testing.T) {
 		logger := cron.PrintfLogger(log.New(&out, "", 0))
 		c := cron.New(cron.WithLogger(logger), cron.WithChain(cron.Recover(logger)))
 		lost := make(chan error, 1)
-		job, err := New(t.Context(), j.guard(l, 0), parse(t, "0 * * * * *"), func(ctx context.Context) error {
-			if s, err := l.Status(ctx, "shop", "report"); err == nil && len(lost) == 0 {
-				l.ForceRelease(ctx, "shop", "report", s.Holder)
-				<-ctx.Done()
-				lost <- context.Cause(ctx)
-				return nil
-			}
-			panic("the printer is on fire")
-		})
+		job, err := New(t.Context(), j.guard(l, 0), parse(t, "0 * * * * *"),
+			func(ctx context.Context) error {
+				if s, err := l.Status(ctx, "shop", "report"); err == nil && len(lost) == 0 {
+					l.ForceRelease(ctx, "shop", "report", s.Holder)
+					<-ctx.Done()
+					lost <- context.Cause(ctx)
+					return nil
+				}
+				panic("the printer is on fire")
+			})
 		require.NoError(t, err)
 		c.Schedule(job, job)
 		c.Start()
@@ -301,7 +318,8 @@ func (a *at) Next(t time.Time) time.Time {
 }
 
 // fires lets a cron fire one tick, and returns what has become of it.
-func fires(t *testing.T, l *lock.Lock, j *journal, tick time.Time, f func(context.Context) error) locktick.Result {
+func fires(t *testing.T, l *lock.Lock, j *journal, tick time.Time,
+	f func(context.Context) error) locktick.Result {
 	c := cron.New(cron.WithLogger(cron.DiscardLogger))
 	results := make(chan locktick.Result, 1)
 	g := j.guard(l, 0)
@@ -328,12 +346,14 @@ func TestJob_Run_database(t *testing.T) {
 			}
 			all.Wait()
 		}
-		require.Equal(t, map[string]int{"2000-03-01T12:00:00Z": 1, "2000-03-01T12:01:00Z": 1, "2000-03-01T12:02:00Z": 1}, j.runs)
+		require.Equal(t, map[string]int{"2000-03-01T12:00:00Z": 1, "2000-03-01T12:01:00Z": 1,
+			"2000-03-01T12:02:00Z": 1}, j.runs)
 	})
 	t.Run("a holder that dies is replaced when its lock has expired", func(t *testing.T) {
 		ctx, die := context.WithCancel(t.Context())
-		lease, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "report", ComponentID: "dead",
-			Tick: noon.Add(time.Hour), TTL: time.Hour})
+		lease, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "report",
+			ComponentID: "dead",
+			Tick:        noon.Add(time.Hour), TTL: time.Hour})
 		require.NoError(t, err)
 		die()
 		<-lease.Context().Done()
@@ -352,7 +372,8 @@ func TestJob_Run_database(t *testing.T) {
 	})
 	t.Run("when the database is away nothing is run", func(t *testing.T) {
 		require.NoError(t, db.Close())
-		r := fires(t, l, j, noon.Add(4*time.Hour), func(context.Context) error { panic("it runs without the lock") })
+		r := fires(t, l, j, noon.Add(4*time.Hour),
+			func(context.Context) error { panic("it runs without the lock") })
 		require.Equal(t, locktick.Failed, r.Outcome)
 		require.ErrorContains(t, r.Err, "database is closed")
 	})
@@ -360,9 +381,11 @@ func TestJob_Run_database(t *testing.T) {
 
 func TestReport(t *testing.T) {
 	var out bytes.Buffer
-	for _, logger := range []cron.Logger{cron.PrintfLogger(log.New(&out, "quiet: ", 0)), cron.VerbosePrintfLogger(log.New(&out, "", 0))} {
+	for _, logger := range []cron.Logger{cron.PrintfLogger(log.New(&out, "quiet: ", 0)),
+		cron.VerbosePrintfLogger(log.New(&out, "", 0))} {
 		report := Report(logger)
-		r := locktick.Result{ComponentName: "shop", JobName: "report", Tick: day(3, 1), Outcome: locktick.Ran}
+		r := locktick.Result{ComponentName: "shop", JobName: "report", Tick: day(3, 1),
+			Outcome: locktick.Ran}
 		report(t.Context(), r)
 		r.Outcome, r.Err = locktick.Held, errors.New("another has it")
 		report(t.Context(), r)

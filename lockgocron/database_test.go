@@ -48,10 +48,11 @@ func TestLocker_and_Elector_database(t *testing.T) {
 			g.Job.TTL = time.Hour
 			g.Report = func(_ context.Context, r locktick.Result) { told <- r }
 		})
-		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), locker.Func("report", func(ctx context.Context) error {
-			f.ran(lock.LeaseFrom(ctx).Job().JobID)
-			return nil
-		}), gocron.WithDistributedLocker(locker))
+		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
+			locker.Func("report", func(ctx context.Context) error {
+				f.ran(lock.LeaseFrom(ctx).Job().JobID)
+				return nil
+			}), gocron.WithDistributedLocker(locker))
 		defer sched.Shutdown()
 		clocks = append(clocks, clock)
 	}
@@ -82,10 +83,12 @@ func TestLocker_and_Elector_database(t *testing.T) {
 		for range 3 {
 			require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 1, locktick.AlreadyRun: 7}, tick(t))
 		}
-		require.Equal(t, map[string]int{"2026-03-29T12:01:00Z": 1, "2026-03-29T12:02:00Z": 1, "2026-03-29T12:03:00Z": 1}, f.runs)
+		require.Equal(t, map[string]int{"2026-03-29T12:01:00Z": 1, "2026-03-29T12:02:00Z": 1,
+			"2026-03-29T12:03:00Z": 1}, f.runs)
 	})
 	t.Run("a holder that dies is replaced when its lock has expired", func(t *testing.T) {
-		dies(t, lock.Job{ComponentName: "shop", JobName: "report", Tick: time.Date(2026, 3, 29, 12, 3, 30, 0, time.UTC), TTL: time.Hour})
+		dies(t, lock.Job{ComponentName: "shop", JobName: "report",
+			Tick: time.Date(2026, 3, 29, 12, 3, 30, 0, time.UTC), TTL: time.Hour})
 		require.Equal(t, map[locktick.Outcome]int{locktick.Held: 8}, tick(t))
 		older(t)
 		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 1, locktick.AlreadyRun: 7}, tick(t))
@@ -99,7 +102,8 @@ func TestLocker_and_Elector_database(t *testing.T) {
 		require.NoError(t, err)
 		require.ErrorIs(t, e.IsLeader(t.Context()), lockgocron.ErrNotLeader)
 		older(t)
-		require.Eventually(t, func() bool { return e.IsLeader(t.Context()) == nil }, 20*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return e.IsLeader(t.Context()) == nil }, 20*time.Second,
+			5*time.Millisecond)
 		require.NoError(t, e.Close())
 		require.Contains(t, out.String(), "this instance leads")
 	})
@@ -113,7 +117,8 @@ func TestLocker_and_Elector_database(t *testing.T) {
 		var out bytes.Buffer
 		e, err := lockgocron.NewElector(l, job, slog.New(slog.NewTextHandler(&out, nil)))
 		require.NoError(t, err)
-		require.Eventually(t, func() bool { return e.IsLeader(t.Context()) == nil }, 20*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return e.IsLeader(t.Context()) == nil }, 20*time.Second,
+			5*time.Millisecond)
 		require.NoError(t, e.Close())
 		require.Contains(t, out.String(), "there was no answer within 500ms")
 	})

@@ -75,7 +75,8 @@ func NewElector(l *lock.Lock, job lock.Job, logger *slog.Logger) (*Elector, erro
 		logger = slog.Default()
 	}
 	ctx, resign := context.WithCancel(context.Background())
-	e := &Elector{lock: l, job: job, logger: logger.With("component", job.ComponentName, "job", job.JobName),
+	e := &Elector{lock: l, job: job, logger: logger.With("component", job.ComponentName, "job",
+		job.JobName),
 		resign: resign, done: make(chan struct{}), why: errors.New("it has not asked yet")}
 	go e.run(ctx)
 	return e, nil

@@ -49,11 +49,12 @@ func TestElector(t *testing.T) {
 			clock := newSkewedClock(ahead)
 			e := elector(t, f.lock)
 			electors = append(electors, e)
-			sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), e.Func(func(ctx context.Context) error {
-				require.NoError(t, ctx.Err())
-				f.ran(tickName(clock.Now()))
-				return nil
-			}), gocron.WithDistributedElector(e))
+			sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
+				e.Func(func(ctx context.Context) error {
+					require.NoError(t, ctx.Err())
+					f.ran(tickName(clock.Now()))
+					return nil
+				}), gocron.WithDistributedElector(e))
 			defer sched.Shutdown()
 			defer e.Close()
 		}
@@ -206,7 +207,8 @@ func leaderAtTheDeadline(t *testing.T) {
 			time.Sleep(time.Until(deadline) - 1)
 			assert.NoError(t, e.IsLeader(t.Context()))
 			time.Sleep(1)
-			if e.IsLeader(t.Context()) == nil || e.Func(func(context.Context) error { return nil })(t.Context()) == nil {
+			if e.IsLeader(t.Context()) == nil ||
+				e.Func(func(context.Context) error { return nil })(t.Context()) == nil {
 				leads.Add(1)
 			}
 		})

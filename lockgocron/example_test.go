@@ -20,7 +20,11 @@ func ExampleLocker() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	l := lock.NewMemory(lock.Options{Clock: func() time.Time { return time.Date(2026, 11, 25, 3, 0, 0, 0, time.UTC) }}) // lock.New(db)
+	// lock.New(db)
+	l := lock.NewMemory(lock.Options{Clock: func() time.Time {
+		return time.Date(2026, 11, 25, 3, 0, 0,
+			0, time.UTC)
+	}})
 	told := make(chan locktick.Result)
 
 	for _, now := range []time.Time{
@@ -40,15 +44,17 @@ func ExampleLocker() {
 		if err := locker.Schedule("report", nightly); err != nil {
 			log.Fatal(err)
 		}
-		s, err := gocron.NewScheduler(gocron.WithLocation(time.UTC), gocron.WithClock(clock), gocron.WithDistributedLocker(locker))
+		s, err := gocron.NewScheduler(gocron.WithLocation(time.UTC), gocron.WithClock(clock),
+			gocron.WithDistributedLocker(locker))
 		if err != nil {
 			log.Fatal(err)
 		}
 		defer s.Shutdown()
-		_, err = s.NewJob(gocron.CronJob("0 3 * * *", false), gocron.NewTask(locker.Func("report", func(ctx context.Context) error {
-			fmt.Println("the report of", lock.LeaseFrom(ctx).Job().JobID)
-			return nil // makes the report, unless ctx ends
-		})), gocron.WithName("report"))
+		_, err = s.NewJob(gocron.CronJob("0 3 * * *", false), gocron.NewTask(locker.Func("report",
+			func(ctx context.Context) error {
+				fmt.Println("the report of", lock.LeaseFrom(ctx).Job().JobID)
+				return nil // makes the report, unless ctx ends
+			})), gocron.WithName("report"))
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -64,7 +70,8 @@ func ExampleLocker() {
 
 func ExampleElector() {
 	l := lock.NewMemory(lock.Options{}) // lock.New(db)
-	elector, err := lockgocron.NewElector(l, lock.Job{ComponentName: "shop", JobName: "leader", TTL: 15 * time.Second}, nil)
+	elector, err := lockgocron.NewElector(l, lock.Job{ComponentName: "shop", JobName: "leader",
+		TTL: 15 * time.Second}, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -72,9 +79,10 @@ func ExampleElector() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_, err = s.NewJob(gocron.CronJob("0 3 * * *", false), gocron.NewTask(elector.Func(func(ctx context.Context) error {
-		return nil // makes the report, unless ctx ends
-	})))
+	_, err = s.NewJob(gocron.CronJob("0 3 * * *", false),
+		gocron.NewTask(elector.Func(func(ctx context.Context) error {
+			return nil // makes the report, unless ctx ends
+		})))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -63,7 +63,8 @@ func NewLocker(guard locktick.Guard) (*Locker, error) {
 		return nil, fmt.Errorf("lockgocron: NewLocker: the Guard's Job has the JobName %q, "+
 			"which is where the name of gocron's job goes", guard.Job.JobName)
 	}
-	return &Locker{guard: guard, schedules: map[string]locktick.Schedule{}, held: map[string]*held{}}, nil
+	return &Locker{guard: guard, schedules: map[string]locktick.Schedule{},
+		held: map[string]*held{}}, nil
 }
 
 // Schedule says by which schedule the job of that name is fired: [Crontab] for a gocron.CronJob;
@@ -106,11 +107,13 @@ func (l *Locker) of(name string, named bool) locktick.Guard {
 func (l *Locker) Lock(ctx context.Context, name string) (gocron.Lock, error) {
 	guard, tick, err := l.tick(name)
 	if err != nil {
-		guard.Tell(ctx, locktick.Result{ComponentName: guard.Job.ComponentName, JobName: name, Outcome: locktick.Failed, Err: err})
+		guard.Tell(ctx, locktick.Result{ComponentName: guard.Job.ComponentName, JobName: name,
+			Outcome: locktick.Failed, Err: err})
 		return nil, err
 	}
 	end := make(chan struct{})
-	h := &held{locker: l, name: name, unlock: sync.OnceFunc(func() { close(end) }), result: make(chan locktick.Result, 1)}
+	h := &held{locker: l, name: name, unlock: sync.OnceFunc(func() { close(end) }),
+		result: make(chan locktick.Result, 1)}
 	got := make(chan struct{})
 	// Until the lock is acquired, ctx counts. Then gocron ends it long before the job, when it
 	// shuts down.
@@ -154,7 +157,8 @@ func (l *Locker) tick(name string) (guard locktick.Guard, tick time.Time, err er
 	guard = l.of(name, named)
 	if !named {
 		if guard.Job.Spacing <= 0 {
-			err = fmt.Errorf("lockgocron: job %q has no Schedule in the Locker, and its Job has no Spacing", name)
+			err = fmt.Errorf("lockgocron: job %q has no Schedule in the Locker, and its Job has no Spacing",
+				name)
 		}
 		return guard, tick, err
 	}
@@ -188,13 +192,15 @@ func (h *held) Unlock(context.Context) error {
 // gocron shuts down; lock.LeaseFrom returns its lease. gocron itself gives a task a context that
 // knows nothing of the lease. name is the name of the job. f isn't called if the lease is over
 // already.
-func (l *Locker) Func(name string, f func(ctx context.Context) error) func(ctx context.Context) error {
+func (l *Locker) Func(name string,
+	f func(ctx context.Context) error) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		l.mu.Lock()
 		h := l.held[name]
 		l.mu.Unlock()
 		if h == nil {
-			return fmt.Errorf("lockgocron: job %q runs without a lock: its scheduler doesn't use the Locker, or its gocron.WithName is another",
+			return fmt.Errorf("lockgocron: job %q runs without a lock: its scheduler doesn't use the "+
+				"Locker, or its gocron.WithName is another",
 				name)
 		}
 		failed := errors.New("the task panicked") // unless it returns
@@ -228,7 +234,8 @@ func both(lease, ctx context.Context, f func(ctx context.Context) error) error {
 func Crontab(crontab string, withSeconds bool, location *time.Location) (locktick.Schedule, error) {
 	parse := cron.ParseStandard
 	if withSeconds {
-		parse = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor).Parse
+		parse = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month |
+			cron.Dow | cron.Descriptor).Parse
 	}
 	s, err := parse(crontab)
 	if err != nil {

@@ -26,8 +26,9 @@ func TestLocker_clocks(t *testing.T) {
 		takes   time.Duration
 		wait    time.Duration
 	}{
-		"every minute":                           {"0 * * * * *", 30 * time.Minute, time.Second, 0},
-		"several within what clocks differ":      {"* * * * * *", time.Minute, 100 * time.Millisecond, 900 * time.Millisecond},
+		"every minute": {"0 * * * * *", 30 * time.Minute, time.Second, 0},
+		"several within what clocks differ": {"* * * * * *", time.Minute, 100 * time.Millisecond,
+			900 * time.Millisecond},
 		"runs that outlive the longest":          {"0 */10 * * * *", 2 * time.Hour, 9 * time.Minute, 0},
 		"one a day ahead, one a day behind":      {"0 */10 * * * *", 4 * 24 * time.Hour, time.Second, 0},
 		"uneven ones, run before the last clock": {"0 0,1,17,48 3-5,14 * * *", 48 * time.Hour, 0, 0},
@@ -54,7 +55,8 @@ func TestLocker_clocks(t *testing.T) {
 						}
 						return nil
 					})
-					sched := scheduler(t, clock, gocron.CronJob(test.crontab, true), task, gocron.WithDistributedLocker(locker))
+					sched := scheduler(t, clock, gocron.CronJob(test.crontab, true), task,
+						gocron.WithDistributedLocker(locker))
 					defer sched.Shutdown()
 				}
 				defer close(over) // gocron waits for its jobs in a loop that doesn't let the bubble's time pass
@@ -80,10 +82,11 @@ func TestLocker_DurationJob(t *testing.T) {
 			locker := f.locker(t, every, clock.Now)
 			s, err := gocron.NewScheduler(gocron.WithClock(clock), gocron.WithDistributedLocker(locker))
 			require.NoError(t, err)
-			_, err = s.NewJob(gocron.DurationJob(time.Duration(every)), gocron.NewTask(locker.Func("report", func(ctx context.Context) error {
-				f.ran(lock.LeaseFrom(ctx).Job().JobID)
-				return nil
-			})), gocron.WithName("report"), gocron.WithStartAt(gocron.WithStartDateTime(every.Next(clock.Now()))))
+			_, err = s.NewJob(gocron.DurationJob(time.Duration(every)),
+				gocron.NewTask(locker.Func("report", func(ctx context.Context) error {
+					f.ran(lock.LeaseFrom(ctx).Job().JobID)
+					return nil
+				})), gocron.WithName("report"), gocron.WithStartAt(gocron.WithStartDateTime(every.Next(clock.Now()))))
 			require.NoError(t, err)
 			s.Start()
 			defer s.Shutdown()
@@ -102,10 +105,11 @@ func TestLocker_clock_stepped_back(t *testing.T) {
 		s := crontab(t, "0 * * * * *")
 		locker := f.locker(t, s, clock.Now)
 		start := time.Now()
-		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), locker.Func("report", func(ctx context.Context) error {
-			f.ran(lock.LeaseFrom(ctx).Job().JobID)
-			return nil
-		}), gocron.WithDistributedLocker(locker))
+		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
+			locker.Func("report", func(ctx context.Context) error {
+				f.ran(lock.LeaseFrom(ctx).Job().JobID)
+				return nil
+			}), gocron.WithDistributedLocker(locker))
 		defer sched.Shutdown()
 		for range 20 {
 			time.Sleep(time.Minute)
@@ -129,7 +133,8 @@ func TestLocker_Spacing(t *testing.T) {
 				for range 3 {
 					clock := newSkewedClock(0)
 					locker := f.locker(t, nil, clock.Now, func(g *locktick.Guard) { g.Job.Spacing = test.spacing })
-					sched := scheduler(t, clock, gocron.DurationJob(time.Minute), func() { f.ran("") }, gocron.WithDistributedLocker(locker))
+					sched := scheduler(t, clock, gocron.DurationJob(time.Minute), func() { f.ran("") },
+						gocron.WithDistributedLocker(locker))
 					defer sched.Shutdown()
 					time.Sleep(10 * time.Second)
 				}
@@ -156,7 +161,8 @@ func TestNewLocker_error(t *testing.T) {
 func TestLocker_Schedule_error(t *testing.T) {
 	locker := newFleet(lock.NewMemory(lock.Options{})).locker(t, nil, nil)
 	require.ErrorContains(t, locker.Schedule("report", nil), "no schedule")
-	require.ErrorContains(t, locker.Schedule("report", crontab(t, "@every 5s")), "begins when the process starts")
+	require.ErrorContains(t, locker.Schedule("report", crontab(t, "@every 5s")),
+		"begins when the process starts")
 	require.NoError(t, locker.Schedule("report", crontab(t, "@hourly")))
 }
 
@@ -173,8 +179,13 @@ func TestCrontab_summer_begins(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	require.NoError(t, err)
 	for how, definition := range map[string]func() gocron.JobDefinition{
-		"cron":                  func() gocron.JobDefinition { return gocron.CronJob("30 2 * * *", false) },
-		"cron with a time zone": func() gocron.JobDefinition { return gocron.CronJob("CRON_TZ=Europe/Berlin 30 2 * * *", false) },
+		"cron": func() gocron.JobDefinition {
+			return gocron.CronJob("30 2 * * *",
+				false)
+		},
+		"cron with a time zone": func() gocron.JobDefinition {
+			return gocron.CronJob("CRON_TZ=Europe/Berlin 30 2 * * *", false)
+		},
 		"daily": func() gocron.JobDefinition {
 			return gocron.DailyJob(1, gocron.NewAtTimes(gocron.NewAtTime(2, 30, 0)))
 		},
@@ -189,9 +200,13 @@ func TestCrontab_summer_begins(t *testing.T) {
 				for range 3 {
 					clock := newSkewedClock(0)
 					locker := f.locker(t, daily, clock.Now)
-					s, err := gocron.NewScheduler(gocron.WithClock(clock), gocron.WithLocation(berlin), gocron.WithDistributedLocker(locker))
+					s, err := gocron.NewScheduler(gocron.WithClock(clock), gocron.WithLocation(berlin),
+						gocron.WithDistributedLocker(locker))
 					require.NoError(t, err)
-					_, err = s.NewJob(definition(), gocron.NewTask(func() { at = append(at, time.Now().In(berlin).Format("02 15:04")) }),
+					_, err = s.NewJob(definition(), gocron.NewTask(func() {
+						at = append(at,
+							time.Now().In(berlin).Format("02 15:04"))
+					}),
 						gocron.WithName("report"), gocron.WithDaylightSavingsTimePolicy(gocron.DaylightSavingsTimeRunAfterTransition))
 					require.NoError(t, err)
 					s.Start()
@@ -215,13 +230,15 @@ func TestLocker_Schedule_running(t *testing.T) {
 			f.ran(lock.LeaseFrom(ctx).Job().JobID)
 			return nil
 		})
-		s := scheduler(t, clock, gocron.CronJob("0 0 * * * *", true), task, gocron.WithDistributedLocker(locker))
+		s := scheduler(t, clock, gocron.CronJob("0 0 * * * *", true), task,
+			gocron.WithDistributedLocker(locker))
 		defer s.Shutdown()
 		time.Sleep(3*time.Hour + time.Second)
 		require.Len(t, f.ticks(), 3)
 
 		require.NoError(t, locker.Schedule("report", crontab(t, "0 * * * * *")))
-		_, err := s.Update(s.Jobs()[0].ID(), gocron.CronJob("0 * * * * *", true), gocron.NewTask(task), gocron.WithName("report"))
+		_, err := s.Update(s.Jobs()[0].ID(), gocron.CronJob("0 * * * * *", true), gocron.NewTask(task),
+			gocron.WithName("report"))
 		require.NoError(t, err)
 		stop := make(chan struct{})
 		go func() { // others are added meanwhile
@@ -248,10 +265,11 @@ func TestLocker_RunNow(t *testing.T) {
 		f := newFleet(lock.NewMemory(lock.Options{}))
 		clock := newSkewedClock(0)
 		locker := f.locker(t, crontab(t, "0 * * * * *"), clock.Now)
-		s := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), locker.Func("report", func(ctx context.Context) error {
-			f.ran(lock.LeaseFrom(ctx).Job().JobID)
-			return nil
-		}), gocron.WithDistributedLocker(locker))
+		s := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
+			locker.Func("report", func(ctx context.Context) error {
+				f.ran(lock.LeaseFrom(ctx).Job().JobID)
+				return nil
+			}), gocron.WithDistributedLocker(locker))
 		defer s.Shutdown()
 		told := func() map[locktick.Outcome]int {
 			synctest.Wait()
@@ -266,7 +284,8 @@ func TestLocker_RunNow(t *testing.T) {
 		require.NoError(t, s.Jobs()[0].RunNow())
 		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 2, locktick.AlreadyRun: 1}, told())
 		time.Sleep(time.Second)
-		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 2, locktick.AlreadyRun: 2}, told(), "the tick has been run")
+		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 2, locktick.AlreadyRun: 2}, told(),
+			"the tick has been run")
 		require.Len(t, f.ticks(), 2)
 	})
 }
@@ -278,7 +297,8 @@ func TestLocker_Func_failed(t *testing.T) {
 			t.Run(fmt.Sprint(how, " ", retry), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := newFleet(lock.NewMemory(lock.Options{}))
-					locker := f.locker(t, locktick.Every(time.Hour), time.Now, func(g *locktick.Guard) { g.Job.RetryFailed = retry })
+					locker := f.locker(t, locktick.Every(time.Hour), time.Now,
+						func(g *locktick.Guard) { g.Job.RetryFailed = retry })
 					fire := errors.New("the printer is on fire")
 					run := func() (unlocked error) {
 						held, err := locker.Lock(t.Context(), "report")
@@ -320,7 +340,8 @@ func TestLocker_Func_lease_over(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, f.lock.ForceRelease(t.Context(), "shop", "report", s.Holder))
 		time.Sleep(time.Minute)
-		require.ErrorIs(t, locker.Func("report", func(context.Context) error { panic("it is called") })(t.Context()), lock.ErrLost)
+		require.ErrorIs(t, locker.Func("report",
+			func(context.Context) error { panic("it is called") })(t.Context()), lock.ErrLost)
 		require.ErrorIs(t, held.Unlock(t.Context()), lock.ErrLost)
 	})
 }
@@ -331,18 +352,19 @@ func TestLocker_Func_lost(t *testing.T) {
 		clock := newSkewedClock(0)
 		locker := f.locker(t, crontab(t, "0 * * * * *"), clock.Now)
 		ended := make(chan error, 1)
-		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), locker.Func("report", func(ctx context.Context) error {
-			s, err := f.lock.Status(ctx, "shop", "report")
-			if err == nil {
-				err = f.lock.ForceRelease(ctx, "shop", "report", s.Holder)
-			}
-			if err == nil {
-				<-ctx.Done()
-				err = context.Cause(ctx)
-			}
-			ended <- err
-			return nil
-		}), gocron.WithDistributedLocker(locker))
+		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
+			locker.Func("report", func(ctx context.Context) error {
+				s, err := f.lock.Status(ctx, "shop", "report")
+				if err == nil {
+					err = f.lock.ForceRelease(ctx, "shop", "report", s.Holder)
+				}
+				if err == nil {
+					<-ctx.Done()
+					err = context.Cause(ctx)
+				}
+				ended <- err
+				return nil
+			}), gocron.WithDistributedLocker(locker))
 		require.ErrorIs(t, <-ended, lock.ErrLost)
 		require.NoError(t, sched.Shutdown())
 		require.Equal(t, 1, f.told[locktick.Ran])
@@ -354,14 +376,16 @@ func TestLocker_shutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(lock.NewMemory(lock.Options{}))
 		clock := newSkewedClock(0)
-		locker := f.locker(t, crontab(t, "0 * * * * *"), clock.Now, func(g *locktick.Guard) { g.Job.TTL = 3 * time.Second })
+		locker := f.locker(t, crontab(t, "0 * * * * *"), clock.Now,
+			func(g *locktick.Guard) { g.Job.TTL = 3 * time.Second })
 		began, goOn := make(chan struct{}), make(chan struct{})
-		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true), locker.Func("report", func(ctx context.Context) error {
-			close(began)
-			<-ctx.Done() // ended by gocron
-			<-goOn
-			return ctx.Err()
-		}), gocron.WithDistributedLocker(locker), gocron.WithStopTimeout(time.Minute))
+		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
+			locker.Func("report", func(ctx context.Context) error {
+				close(began)
+				<-ctx.Done() // ended by gocron
+				<-goOn
+				return ctx.Err()
+			}), gocron.WithDistributedLocker(locker), gocron.WithStopTimeout(time.Minute))
 		<-began
 		down := make(chan error, 1)
 		go func() { down <- sched.StopJobs() }()
@@ -394,7 +418,8 @@ func TestLocker_Lock_context(t *testing.T) {
 		require.NoError(t, err)
 		shutDown()
 		time.Sleep(time.Hour) // MaxDuration is less
-		require.ErrorAs(t, f.lock.Lock("shop", "other", "report", "x", 30*time.Second), new(*lock.ErrUnauthorised))
+		require.ErrorAs(t, f.lock.Lock("shop", "other", "report", "x", 30*time.Second),
+			new(*lock.ErrUnauthorised))
 
 		require.NoError(t, held.Unlock(ended()))
 		require.NoError(t, held.Unlock(ended()), "once more")

@@ -37,7 +37,8 @@ func newSkewedClock(ahead time.Duration) *skewedClock {
 func (c *skewedClock) Now() time.Time { return c.Clock.Now().Add(time.Duration(c.ahead.Load())) }
 
 // skews are by how much the clocks of the instances are ahead.
-var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond, -time.Millisecond, 4 * time.Second,
+var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
+	-time.Millisecond, 4 * time.Second,
 	-1700 * time.Millisecond, time.Millisecond, -3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
 
 // A fleet is what its instances ran and were told.
@@ -56,7 +57,8 @@ func newFleet(l *lock.Lock) *fleet {
 }
 
 // locker is an instance's.
-func (f *fleet) locker(t *testing.T, s locktick.Schedule, now func() time.Time, change ...func(g *locktick.Guard)) *lockgocron.Locker {
+func (f *fleet) locker(t *testing.T, s locktick.Schedule, now func() time.Time,
+	change ...func(g *locktick.Guard)) *lockgocron.Locker {
 	guard := locktick.Guard{
 		Lock: f.lock,
 		Job:  lock.Job{ComponentName: "shop", TTL: 30 * time.Second, Wait: f.wait},
@@ -116,8 +118,10 @@ func (f *fleet) requireEachOnce(t *testing.T, s locktick.Schedule, first, last t
 }
 
 // scheduler starts one with a job that is called report.
-func scheduler(t *testing.T, clock clockwork.Clock, definition gocron.JobDefinition, task any, options ...gocron.SchedulerOption) gocron.Scheduler {
-	s, err := gocron.NewScheduler(append(options, gocron.WithClock(clock), gocron.WithLocation(time.UTC))...)
+func scheduler(t *testing.T, clock clockwork.Clock, definition gocron.JobDefinition, task any,
+	options ...gocron.SchedulerOption) gocron.Scheduler {
+	s, err := gocron.NewScheduler(append(options, gocron.WithClock(clock),
+		gocron.WithLocation(time.UTC))...)
 	require.NoError(t, err)
 	_, err = s.NewJob(definition, gocron.NewTask(task), gocron.WithName("report"))
 	require.NoError(t, err)

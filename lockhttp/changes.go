@@ -7,9 +7,9 @@ type Change struct {
 	Component string `json:"component"`
 	Job       string `json:"job"`
 	// What is "enabled", "disabled", "deleted", "released" (by force), "taken_over" (by this
-	// process: the lock of From had expired), or "changed_hands": two looks at the table, After and
-	// At, have found From and To. From may have released the lock, or lost it, and others may have
-	// had it in between.
+	// process: the lock of From had expired), or "changed_hands": two looks at the table, After
+	// and At, have found From and To. From may have released the lock, or lost it, and others may
+	// have had it in between.
 	What  string     `json:"what"`
 	By    string     `json:"by,omitempty"` // who did it with the page, as Options.User names them
 	At    time.Time  `json:"at"`           // by the clock of this process

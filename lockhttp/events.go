@@ -20,8 +20,8 @@ const (
 // Events remembers what the observer of a lock is told, for the page of [Options]: the TTL that
 // this process states for each job, whether its last call failed, the last change, for 10000
 // locks; and the last 50 changes by this process. What other processes do is not in it, but for
-// the changes of holder that the page has seen. The zero Events is ready; it must not be copied. It
-// is safe for concurrent use.
+// the changes of holder that the page has seen. The zero Events is ready; it must not be copied.
+// It is safe for concurrent use.
 type Events struct {
 	mu    sync.Mutex
 	facts map[name]fact

@@ -34,10 +34,10 @@
 //
 // # What it costs
 //
-// A page that is open and visible asks every two seconds. However many are open, the table is read
-// once a second at most, and for a fifth of the time at most; while none is, it isn't read and
-// nothing runs. A look stops after 20000 locks or 8 MB of names and IDs, and says so. Once a minute
-// it also checks the table (see [lock.Lock.CheckTable]).
+// A page that is open and visible asks every two seconds. However many are open, the table is
+// read once a second at most, and for a fifth of the time at most; while none is, it isn't read
+// and nothing runs. A look stops after 20000 locks or 8 MB of names and IDs, and says so. Once a
+// minute it also checks the table (see [lock.Lock.CheckTable]).
 //
 // # Changes
 //
@@ -81,7 +81,8 @@ type Options struct {
 	// goroutines at once.
 	Authorize func(r *http.Request, a Action) error
 	// User returns the name of whoever sends a request, for the list of changes. It may be nil,
-	// and return "", which means that it isn't known. It is called from several goroutines at once.
+	// and return "", which means that it isn't known. It is called from several goroutines at
+	// once.
 	User func(r *http.Request) string
 	// CrossOrigin tells a browser's request from another origin; nil means one that trusts no
 	// other origin. One of your own is for a proxy that hides the host's name from the service,

@@ -1,6 +1,6 @@
-// Package locknotify tells those who wait for a lock that it was released, by LISTEN and NOTIFY of
-// PostgreSQL. It has one connection of its own for each process, whatever the number of waiters and locks,
-// and whatever driver the service uses.
+// Package locknotify tells those who wait for a lock that it was released, by LISTEN and NOTIFY
+// of PostgreSQL. It has one connection of its own for each process, whatever the number of
+// waiters and locks, and whatever driver the service uses.
 //
 //	notifier, err := locknotify.New(dsn, locknotify.Options{})
 //	if err != nil {
@@ -11,14 +11,16 @@
 //
 // # Who is heard
 //
-// Each Lock with a Notifier tells of its own releases. Releases by anybody else, such as the command lock, a
-// statement by hand or the package of 2018, are heard if the table has the trigger of [Trigger]. With the
-// trigger, set [Options.ListenOnly] everywhere: the database tells of each release itself.
+// Each Lock with a Notifier tells of its own releases. Releases by anybody else, such as the
+// command lock, a statement by hand or the package of 2018, are heard if the table has the
+// trigger of [Trigger]. With the trigger, set [Options.ListenOnly] everywhere: the database tells
+// of each release itself.
 //
 // # For other listeners
 //
-// The channel is lock_released, unless [Options.Channel] names another. The payload is a JSON object with
-// the strings component and job. An empty payload means any lock: names can be too long for a payload.
+// The channel is lock_released, unless [Options.Channel] names another. The payload is a JSON
+// object with the strings component and job. An empty payload means any lock: names can be too
+// long for a payload.
 package locknotify
 
 import (
@@ -43,8 +45,8 @@ const maxPayload = 8000
 
 // Options are for [New]. Their zero value is a good one.
 type Options struct {
-	// Channel is the channel to notify and to listen to; "" means lock_released. Locks of two tables need
-	// two channels, or their waiters look once too often.
+	// Channel is the channel to notify and to listen to; "" means lock_released. Locks of two
+	// tables need two channels, or their waiters look once too often.
 	Channel string
 	// ListenOnly makes Publish do nothing, for a table with the trigger of [Trigger].
 	ListenOnly bool
@@ -70,10 +72,10 @@ type name struct {
 	Job       string `json:"job"`
 }
 
-// New returns a Notifier with a connection of its own to dsn, a URL or key-value string as pgx takes it. It
-// must lead to the server, or to a pooler that keeps sessions: behind pgbouncer in transaction mode nothing
-// is heard. New connects in the background, and again whenever the connection is lost. The error says what
-// is wrong with dsn.
+// New returns a Notifier with a connection of its own to dsn, a URL or key-value string as pgx
+// takes it. It must lead to the server, or to a pooler that keeps sessions: behind pgbouncer in
+// transaction mode nothing is heard. New connects in the background, and again whenever the
+// connection is lost. The error says what is wrong with dsn.
 func New(dsn string, o Options) (*Notifier, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -83,7 +85,8 @@ func New(dsn string, o Options) (*Notifier, error) {
 		o.Channel = DefaultChannel
 	}
 	if len(o.Channel) > 63 || strings.IndexByte(o.Channel, 0) >= 0 {
-		return nil, fmt.Errorf("locknotify: the channel %q is longer than 63 bytes or has a NUL", o.Channel)
+		return nil, fmt.Errorf("locknotify: the channel %q is longer than 63 bytes or has a NUL",
+			o.Channel)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &Notifier{config: config, o: o, cancel: cancel, stopped: make(chan struct{}),
@@ -158,7 +161,8 @@ func (n *Notifier) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if backoff = min(max(2*backoff, 100*time.Millisecond), 10*time.Second); time.Since(listening) > backoff {
+		if backoff = min(max(2*backoff, 100*time.Millisecond),
+			10*time.Second); time.Since(listening) > backoff {
 			backoff = 100 * time.Millisecond
 		}
 		n.log(slog.LevelWarn, "lock: the notifier has no connection", slog.Any("error", err))
@@ -195,7 +199,8 @@ func (n *Notifier) listen(ctx context.Context) error {
 		case err == nil:
 			n.heard(payload)
 			continue
-		case ctx.Err() != nil || !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
+		case ctx.Err() != nil || !errors.Is(err, context.Canceled) &&
+			!errors.Is(err, context.DeadlineExceeded):
 			return err
 		}
 		if err := n.publish(ctx, conn); err != nil {
@@ -204,8 +209,8 @@ func (n *Notifier) listen(ctx context.Context) error {
 	}
 }
 
-// wait waits for a notification. It returns an error of its context if there is something to publish, and
-// from time to time, so that the connection is used.
+// wait waits for a notification. It returns an error of its context if there is something to
+// publish, and from time to time, so that the connection is used.
 func (n *Notifier) wait(ctx context.Context, conn *pgx.Conn) (payload string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -231,7 +236,8 @@ func (n *Notifier) wait(ctx context.Context, conn *pgx.Conn) (payload string, er
 	return notification.Payload, nil
 }
 
-// publish sends what is pending, in one round trip. If nothing is, it makes sure that the connection stands.
+// publish sends what is pending, in one round trip. If nothing is, it makes sure that the
+// connection stands.
 func (n *Notifier) publish(ctx context.Context, conn *pgx.Conn) error {
 	n.mu.Lock()
 	payloads := n.pending

@@ -158,7 +158,8 @@ func TestNotifier(t *testing.T) {
 		hold(t, holder)
 		acquired := waiter.wait(t)
 		release(t, holder) // without a word
-		_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+		_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE " +
+			"'LISTEN%'")
 		require.NoError(t, err)
 		got(t, acquired)
 	})
@@ -200,8 +201,9 @@ func TestNew(t *testing.T) {
 	n.Close()
 }
 
-// BenchmarkHandoff measures from a release to the return of the Acquire that waited for it, in another
-// process. Its floor is a NOTIFY to a listening connection plus one acquisition. The two take turns.
+// BenchmarkHandoff measures from a release to the return of the Acquire that waited for it, in
+// another process. Its floor is a NOTIFY to a listening connection plus one acquisition. The two
+// take turns.
 func BenchmarkHandoff(b *testing.B) {
 	db := open(b)
 	holder, waiter := process(b, db, locknotify.Options{}), newWaiter(b, db, locknotify.Options{})

@@ -37,7 +37,8 @@ func attributes(e lock.Event) []attribute.KeyValue {
 	case lock.Lost: // by no call
 		all = append(all, lossReason.String(observed.Loss(e)))
 	case lock.Refused:
-		all = append(all, operationName.String(e.Operation), operationResult.String("refused"), refusalReason.String(observed.Refusal(e)))
+		all = append(all, operationName.String(e.Operation), operationResult.String("refused"),
+			refusalReason.String(observed.Refusal(e)))
 	default:
 		all = append(all, operationName.String(e.Operation), operationResult.String(string(e.Kind)))
 	}
@@ -54,7 +55,8 @@ func identities(e lock.Event) []attribute.KeyValue {
 		all = append(all, componentID.String(e.ComponentID), jobID.String(e.JobID))
 	}
 	if e.Holder != (lock.Holder{}) {
-		all = append(all, holderComponentID.String(e.Holder.ComponentID), holderJobID.String(e.Holder.JobID),
+		all = append(all, holderComponentID.String(e.Holder.ComponentID),
+			holderJobID.String(e.Holder.JobID),
 			holderAge.Float64(e.Holder.Age.Seconds()))
 	}
 	if e.Token != 0 {

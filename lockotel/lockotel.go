@@ -125,8 +125,9 @@ func New(o Options) (*Observer, error) {
 		o.TracerProvider = otel.GetTracerProvider()
 	}
 	ob := &Observer{
-		tracer: o.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(version), trace.WithSchemaURL(schema)),
-		jobs:   map[name]*job{},
+		tracer: o.TracerProvider.Tracer(scope, trace.WithInstrumentationVersion(version),
+			trace.WithSchemaURL(schema)),
+		jobs: map[name]*job{},
 	}
 	if err := ob.instruments(o.MeterProvider); err != nil {
 		return nil, fmt.Errorf("lockotel: New: %w", err)
@@ -143,7 +144,8 @@ func (o *Observer) instruments(p metric.MeterProvider) (err error) {
 	}
 	if o.held, err = m.Float64Histogram("lock.hold.duration", metric.WithUnit("s"),
 		metric.WithDescription("How long locks were held, until they were released or lost."),
-		metric.WithExplicitBucketBoundaries(0.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)); err != nil {
+		metric.WithExplicitBucketBoundaries(0.1, 1, 5, 15, 60, 300, 900, 3600, 14400,
+			86400)); err != nil {
 		return err
 	}
 	if o.losses, err = m.Int64Counter("lock.lease.losses", metric.WithUnit("{loss}"),
@@ -152,7 +154,8 @@ func (o *Observer) instruments(p metric.MeterProvider) (err error) {
 	}
 	if o.age, err = m.Float64Histogram("lock.holder.age", metric.WithUnit("s"),
 		metric.WithDescription("How old the locks of the holders were that refused this process."),
-		metric.WithExplicitBucketBoundaries(0.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)); err != nil {
+		metric.WithExplicitBucketBoundaries(0.1, 1, 5, 15, 60, 300, 900, 3600, 14400,
+			86400)); err != nil {
 		return err
 	}
 	o.active, err = m.Int64UpDownCounter("lock.lease.active", metric.WithUnit("{lease}"),
@@ -176,7 +179,8 @@ func (o *Observer) count(n name, j *job) {
 		if active {
 			change = 1
 		}
-		o.active.Add(context.Background(), change, metric.WithAttributes(componentName.String(n.component), jobName.String(n.job)))
+		o.active.Add(context.Background(), change,
+			metric.WithAttributes(componentName.String(n.component), jobName.String(n.job)))
 	}
 	if active && !until.IsZero() {
 		j.expiry = time.AfterFunc(until.Sub(now)+1, func() {
@@ -191,7 +195,8 @@ func (o *Observer) count(n name, j *job) {
 func (o *Observer) Observe(ctx context.Context, e lock.Event) {
 	now := time.Now()
 	ended, ok := o.note(ctx, e, now)
-	of := metric.WithAttributeSet(attribute.NewSet(componentName.String(e.ComponentName), jobName.String(e.JobName)))
+	of := metric.WithAttributeSet(attribute.NewSet(componentName.String(e.ComponentName),
+		jobName.String(e.JobName)))
 
 	if e.Kind == lock.Lost {
 		if !ok { // there were too many jobs, or holds
@@ -200,9 +205,11 @@ func (o *Observer) Observe(ctx context.Context, e lock.Event) {
 		o.losses.Add(ctx, 1, metric.WithAttributes(attributes(e)...))
 	} else {
 		// Within the span, for exemplars.
-		o.operations.Record(o.call(ctx, e, now), e.Took.Seconds(), metric.WithAttributes(attributes(e)...))
+		o.operations.Record(o.call(ctx, e, now), e.Took.Seconds(),
+			metric.WithAttributes(attributes(e)...))
 	}
-	if (e.Operation == "Lock" || e.Operation == "Acquire") && e.Kind == lock.Refused && observed.Refusal(e) == observed.Held {
+	if (e.Operation == "Lock" || e.Operation == "Acquire") && e.Kind == lock.Refused &&
+		observed.Refusal(e) == observed.Held {
 		o.age.Record(ctx, max(e.Holder.Age, 0).Seconds(), of)
 	}
 	if ok {

@@ -43,7 +43,8 @@ type telemetry struct {
 }
 
 func newTelemetry(t testing.TB) *telemetry {
-	s := &telemetry{t: t, begun: time.Now(), reader: sdkmetric.NewManualReader(), spans: tracetest.NewSpanRecorder()}
+	s := &telemetry{t: t, begun: time.Now(), reader: sdkmetric.NewManualReader(),
+		spans: tracetest.NewSpanRecorder()}
 	s.meters = sdkmetric.NewMeterProvider(sdkmetric.WithReader(s.reader))
 	s.traces = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(s.spans))
 	return s
@@ -96,7 +97,10 @@ func (s *telemetry) metrics() string {
 // tree is a line for each span, beneath its parent.
 func (s *telemetry) tree() string {
 	all := s.spans.Ended()
-	slices.SortStableFunc(all, func(a, b sdktrace.ReadOnlySpan) int { return a.StartTime().Compare(b.StartTime()) })
+	slices.SortStableFunc(all, func(a,
+		b sdktrace.ReadOnlySpan) int {
+		return a.StartTime().Compare(b.StartTime())
+	})
 	var b strings.Builder
 	var write func(parent trace.SpanID, indent string)
 	write = func(parent trace.SpanID, indent string) {
@@ -138,7 +142,8 @@ func (s *telemetry) ended(name string) (all []sdktrace.ReadOnlySpan) {
 }
 
 func job(id string) lock.Job {
-	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id, TTL: 30 * time.Second}
+	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id,
+		TTL: 30 * time.Second}
 }
 
 // TestObserver_README runs what the README says.
@@ -193,7 +198,8 @@ func requireSample(t *testing.T, sample string) {
 	is, after, ok := strings.Cut(after, "```")
 	require.True(t, ok)
 	if *update {
-		require.NoError(t, os.WriteFile("README.md", []byte(before+"```text\n"+sample+"```"+after), 0o644))
+		require.NoError(t, os.WriteFile("README.md", []byte(before+"```text\n"+sample+"```"+after),
+			0o644))
 		return
 	}
 	require.Equal(t, sample, is, "go test -run README -update writes it")
@@ -207,7 +213,8 @@ func TestNew_zero_Options(t *testing.T) {
 	otel.SetTracerProvider(s.traces)
 	o, err := lockotel.New(lockotel.Options{})
 	require.NoError(t, err)
-	o.Observe(t.Context(), lock.Event{Kind: lock.Enabled, Operation: "Enable", ComponentName: "shop", JobName: "backup"})
+	o.Observe(t.Context(), lock.Event{Kind: lock.Enabled, Operation: "Enable", ComponentName: "shop",
+		JobName: "backup"})
 	require.Len(t, s.ended("lock.Enable"), 1)
 	require.Contains(t, s.metrics(), "lock.operation.name=Enable")
 }
@@ -218,7 +225,8 @@ func TestNew_scope(t *testing.T) {
 	const url = "https://opentelemetry.io/schemas/1.43.0"
 	for _, scope := range []struct{ Name, Version, SchemaURL string }{
 		{s.scopes()[0].Scope.Name, s.scopes()[0].Scope.Version, s.scopes()[0].Scope.SchemaURL},
-		{s.spans.Ended()[0].InstrumentationScope().Name, s.spans.Ended()[0].InstrumentationScope().Version,
+		{s.spans.Ended()[0].InstrumentationScope().Name,
+			s.spans.Ended()[0].InstrumentationScope().Version,
 			s.spans.Ended()[0].InstrumentationScope().SchemaURL},
 	} {
 		require.Equal(t, "github.com/cloudtrust/go-jobs/lock/lockotel", scope.Name)
@@ -251,15 +259,18 @@ func (r refusingMeter) refuses(name string) error {
 	return nil
 }
 
-func (r refusingMeter) Float64Histogram(name string, _ ...metric.Float64HistogramOption) (metric.Float64Histogram, error) {
+func (r refusingMeter) Float64Histogram(name string,
+	_ ...metric.Float64HistogramOption) (metric.Float64Histogram, error) {
 	return metricnoop.Float64Histogram{}, r.refuses(name)
 }
 
-func (r refusingMeter) Int64Counter(name string, _ ...metric.Int64CounterOption) (metric.Int64Counter, error) {
+func (r refusingMeter) Int64Counter(name string,
+	_ ...metric.Int64CounterOption) (metric.Int64Counter, error) {
 	return metricnoop.Int64Counter{}, r.refuses(name)
 }
 
-func (r refusingMeter) Int64UpDownCounter(name string, _ ...metric.Int64UpDownCounterOption) (metric.Int64UpDownCounter, error) {
+func (r refusingMeter) Int64UpDownCounter(name string,
+	_ ...metric.Int64UpDownCounterOption) (metric.Int64UpDownCounter, error) {
 	return metricnoop.Int64UpDownCounter{}, r.refuses(name)
 }
 
@@ -305,21 +316,26 @@ func TestObserver_Observe_status(t *testing.T) {
 		{"Lock", lock.Refused, held, "lock.Lock", "held", ""},
 		{"Lock", lock.Refused, disabled, "lock.Lock", "disabled", ""},
 		{"Acquire", lock.Refused, already, "lock.Acquire", "already_run", ""},
-		{"Acquire", lock.Refused, fmt.Errorf("%w while waiting: %w", context.Canceled, held), "lock.Acquire", "held", ""},
+		{"Acquire", lock.Refused, fmt.Errorf("%w while waiting: %w", context.Canceled, held),
+			"lock.Acquire", "held", ""},
 		{"ForceRelease", lock.Refused, held, "lock.ForceRelease", "held", ""},
 		{"Unlock", lock.Refused, held, "lock.Unlock", "lost", "lost"},
 		{"Release", lock.Refused, lost, "lock.Release", "lost", "lost"},
 		{"Renew", lock.Lost, lost, "lock.Hold", "held", "lost"},
-		{"Renew", lock.Lost, fmt.Errorf("%w: %w", lock.ErrLost, disabled), "lock.Hold", "disabled", "lost"},
+		{"Renew", lock.Lost, fmt.Errorf("%w: %w", lock.ErrLost, disabled), "lock.Hold", "disabled",
+			"lost"},
 		{"Renew", lock.Lost, lock.ErrLost, "lock.Hold", "other", "lost"},
-		{"Renew", lock.Failed, fmt.Errorf("%w: %w", context.DeadlineExceeded, lock.ErrOutcomeUnknown), "lock.Renew", "", "unknown_outcome"},
+		{"Renew", lock.Failed, fmt.Errorf("%w: %w", context.DeadlineExceeded, lock.ErrOutcomeUnknown),
+			"lock.Renew", "", "unknown_outcome"},
 		{"Lock", lock.Failed, fmt.Errorf("lock: %w", context.Canceled), "lock.Lock", "", "cancelled"},
-		{"Lock", lock.Failed, fmt.Errorf("lock: %w", context.DeadlineExceeded), "lock.Lock", "", "timeout"},
+		{"Lock", lock.Failed, fmt.Errorf("lock: %w", context.DeadlineExceeded), "lock.Lock", "",
+			"timeout"},
 		{"Lock", lock.Failed, fmt.Errorf("lock: %w", sqlError("40P01")), "lock.Lock", "", "_OTHER"},
 	} {
 		t.Run(c.call+" "+string(c.kind)+" "+c.reason+c.errorType, func(t *testing.T) {
 			s := newTelemetry(t)
-			s.observer().Observe(t.Context(), lock.Event{Kind: c.kind, Operation: c.call, ComponentName: "shop", JobName: "backup", Err: c.err})
+			s.observer().Observe(t.Context(), lock.Event{Kind: c.kind, Operation: c.call,
+				ComponentName: "shop", JobName: "backup", Err: c.err})
 			require.Len(t, s.spans.Ended(), 1)
 			span := s.spans.Ended()[0]
 			require.Equal(t, c.span, span.Name())
@@ -381,7 +397,8 @@ func TestObserver_Observe_hold(t *testing.T) {
 		require.False(t, holds[2].Parent().IsValid(), "a Lock without a context")
 		require.Equal(t, parents["stop"], s.ended("lock.Release")[0].Parent().SpanID())
 		require.Empty(t, s.ended("lock.Renew"), "though it was renewed")
-		require.Contains(t, s.metrics(), "lock.operation.name=Renew lock.operation.result=renewed} count=6 ")
+		require.Contains(t, s.metrics(),
+			"lock.operation.name=Renew lock.operation.result=renewed} count=6 ")
 	})
 }
 
@@ -416,7 +433,8 @@ func TestObserver_Observe_active(t *testing.T) {
 	}
 	// is checks how many leases are active, and how many holds have ended.
 	type is = func(active, ended int)
-	for name, test := range map[string]func(t *testing.T, l, other *lock.Lock, db *observedtest.Database, is is){
+	for name, test := range map[string]func(t *testing.T, l, other *lock.Lock,
+		db *observedtest.Database, is is){
 		"released": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is is) {
 			lease := acquire(t, l)
 			time.Sleep(100 * time.Second) // renewed meanwhile
@@ -435,7 +453,8 @@ func TestObserver_Observe_active(t *testing.T) {
 			require.NoError(t, lease.Release(t.Context()), "the row is still its own")
 			is(0, 1)
 		},
-		"its context ended, and nobody released it": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is is) {
+		"its context ended, and nobody released it": func(t *testing.T, l, _ *lock.Lock,
+			_ *observedtest.Database, is is) {
 			ctx, cancel := context.WithCancel(t.Context())
 			_, err := l.Acquire(ctx, job("a"))
 			require.NoError(t, err)
@@ -452,7 +471,8 @@ func TestObserver_Observe_active(t *testing.T) {
 				test(t, db.Observed(t, s.observer().Observe), db.Observed(t, nil), db, func(active, ended int) {
 					t.Helper()
 					require.Contains(t, s.metrics(),
-						fmt.Sprintf("lock.lease.active {lock.component.name=shop lock.job.name=backup} %d{lease}\n", active))
+						fmt.Sprintf("lock.lease.active {lock.component.name=shop lock.job.name=backup} %d{lease}\n",
+							active))
 					require.Len(t, s.ended("lock.Hold"), ended)
 				})
 			})
@@ -467,17 +487,20 @@ func TestObserver_Observe_Lock(t *testing.T) {
 		db := observedtest.Open(t)
 		l := db.Observed(t, s.observer().Observe)
 		for range 2 {
-			require.NoError(t, l.Lock("shop", "a", "backup", "1", time.Minute), "the second time by who has it")
+			require.NoError(t, l.Lock("shop", "a", "backup", "1", time.Minute),
+				"the second time by who has it")
 			time.Sleep(10 * time.Second)
 		}
 		require.NoError(t, l.Unlock("shop", "a", "backup", "1"))
 		require.NoError(t, l.Unlock("shop", "a", "backup", "1"))
-		require.Contains(t, s.metrics(), "lock.hold.duration {lock.component.name=shop lock.job.name=backup} count=1 sum=20s\n")
+		require.Contains(t, s.metrics(),
+			"lock.hold.duration {lock.component.name=shop lock.job.name=backup} count=1 sum=20s\n")
 		require.NotContains(t, s.metrics(), "lock.lease.active")
 
 		require.NoError(t, l.Lock("shop", "a", "backup", "2", time.Minute))
 		time.Sleep(time.Second)
-		require.NoError(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a", JobID: "2"}))
+		require.NoError(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a",
+			JobID: "2"}))
 		require.Contains(t, s.metrics(), "count=2 sum=21s\n")
 
 		db.Takes = time.Second
@@ -500,9 +523,12 @@ func TestObserver_Observe_late(t *testing.T) {
 		events []told
 		active int
 	}{
-		"the end of the one before":       {[]told{{lock.Acquired, 1}, {lock.Acquired, 2}, {lock.Released, 1}}, 1},
-		"the end of the one after":        {[]told{{lock.Acquired, 1}, {lock.Acquired, 2}, {lock.Released, 2}}, 0},
-		"the beginning of the one before": {[]told{{lock.Acquired, 2}, {lock.Acquired, 1}, {lock.Released, 2}}, 0},
+		"the end of the one before": {[]told{{lock.Acquired, 1}, {lock.Acquired, 2},
+			{lock.Released, 1}}, 1},
+		"the end of the one after": {[]told{{lock.Acquired, 1}, {lock.Acquired, 2},
+			{lock.Released, 2}}, 0},
+		"the beginning of the one before": {[]told{{lock.Acquired, 2}, {lock.Acquired, 1},
+			{lock.Released, 2}}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newTelemetry(t)
@@ -525,7 +551,8 @@ func TestObserver_Observe_never_ends(t *testing.T) {
 	s := newTelemetry(t)
 	o := s.observer()
 	for i := range 9 {
-		o.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Operation: "Lock", JobID: fmt.Sprint(i), Token: int64(i)})
+		o.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Operation: "Lock", JobID: fmt.Sprint(i),
+			Token: int64(i)})
 	}
 	for i := range 9 {
 		o.Observe(t.Context(), lock.Event{Kind: lock.Released, Operation: "Unlock", JobID: fmt.Sprint(i)})
@@ -546,7 +573,8 @@ func TestObserver_Observe_holder_age(t *testing.T) {
 		l, other := db.Observed(t, s.observer().Observe), db.Observed(t, nil)
 		is := func(ages string) {
 			t.Helper()
-			require.Contains(t, s.metrics(), "lock.holder.age {lock.component.name=shop lock.job.name=backup} "+ages+"\n")
+			require.Contains(t, s.metrics(),
+				"lock.holder.age {lock.component.name=shop lock.job.name=backup} "+ages+"\n")
 		}
 		require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
 		time.Sleep(time.Minute)
@@ -565,14 +593,16 @@ func TestMaxJobs(t *testing.T) {
 	s := newTelemetry(t)
 	o := s.observer()
 	for i := range lockotel.MaxJobs + 5 {
-		for _, e := range []lock.Event{{Kind: lock.Acquired, Operation: "Acquire"}, {Kind: lock.Released, Operation: "Release"}} {
+		for _, e := range []lock.Event{{Kind: lock.Acquired, Operation: "Acquire"},
+			{Kind: lock.Released, Operation: "Release"}} {
 			e.ComponentName, e.JobName, e.Token = "shop", fmt.Sprint("customer-", i), 1
 			o.Observe(t.Context(), e)
 		}
 	}
 	require.Len(t, s.ended("lock.Hold"), lockotel.MaxJobs)
 	require.Equal(t, lockotel.MaxJobs, strings.Count(s.metrics(), "lock.lease.active {"))
-	o.Observe(t.Context(), lock.Event{Kind: lock.Lost, Operation: "Renew", ComponentName: "shop", JobName: "another", Err: lock.ErrLost})
+	o.Observe(t.Context(), lock.Event{Kind: lock.Lost, Operation: "Renew", ComponentName: "shop",
+		JobName: "another", Err: lock.ErrLost})
 	require.Len(t, s.ended("lock.Hold"), lockotel.MaxJobs+1, "a lost lease is always told")
 }
 
@@ -606,7 +636,8 @@ func BenchmarkObserve(b *testing.B) {
 	}
 	refusal := l.Lock("shop", "a", "backup", "1", 0)
 	for name, events := range map[string][]lock.Event{
-		"renewed": {{Kind: lock.Renewed, Operation: "Renew", Token: 1, Took: time.Millisecond, Held: time.Minute}},
+		"renewed": {{Kind: lock.Renewed, Operation: "Renew", Token: 1, Took: time.Millisecond,
+			Held: time.Minute}},
 		"refused": {{Kind: lock.Refused, Operation: "Lock", Took: time.Millisecond, Err: refusal}},
 		"acquired and released": {
 			{Kind: lock.Acquired, Operation: "Acquire", Token: 1, Took: time.Millisecond},
@@ -653,10 +684,12 @@ func TestNew_several(t *testing.T) {
 		require.Error(t, err)
 	}
 	is("lock.lease.active {lock.component.name=shop lock.job.name=backup} 2{lease}")
-	require.Contains(t, s.metrics(), "lock.holder.age {lock.component.name=shop lock.job.name=backup} count=2 ")
+	require.Contains(t, s.metrics(),
+		"lock.holder.age {lock.component.name=shop lock.job.name=backup} count=2 ")
 	for i, left := range []string{"1{lease}", "0{lease}"} {
 		require.NoError(t, leases[i].Release(t.Context()))
 		is("lock.lease.active {lock.component.name=shop lock.job.name=backup} " + left)
 	}
-	require.Contains(t, s.metrics(), "lock.hold.duration {lock.component.name=shop lock.job.name=backup} count=2 ")
+	require.Contains(t, s.metrics(),
+		"lock.hold.duration {lock.component.name=shop lock.job.name=backup} count=2 ")
 }

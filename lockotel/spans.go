@@ -17,7 +17,8 @@ func (o *Observer) call(ctx context.Context, e lock.Event, now time.Time) contex
 		return ctx
 	}
 	attrs := append(attributes(e), identities(e)...)
-	ctx, span := o.tracer.Start(ctx, "lock."+e.Operation, trace.WithTimestamp(now.Add(-e.Took)), trace.WithAttributes(attrs...))
+	ctx, span := o.tracer.Start(ctx, "lock."+e.Operation, trace.WithTimestamp(now.Add(-e.Took)),
+		trace.WithAttributes(attrs...))
 	end(span, e, now)
 	return ctx
 }

@@ -74,7 +74,8 @@ func TestAlerts_series(t *testing.T) {
 	}
 	text, err := os.ReadFile("alerts_test.yml")
 	require.NoError(t, err)
-	series := regexp.MustCompile(`series: '(lock_\w+)\{(.*)\}'`).FindAllStringSubmatch(string(text), -1)
+	series := regexp.MustCompile(`series: '(lock_\w+)\{(.*)\}'`).FindAllStringSubmatch(string(text),
+		-1)
 	require.Len(t, series, strings.Count(string(text), "series: '"))
 	for _, s := range series {
 		var labels []string
@@ -92,7 +93,8 @@ func TestAlerts(t *testing.T) {
 	if err != nil {
 		t.Skip("there is no promtool")
 	}
-	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", "alerts_test.yml"}} {
+	for _, args := range [][]string{{"check", "rules", "alerts.yml"},
+		{"test", "rules", "alerts_test.yml"}} {
 		out, err := exec.Command(promtool, args...).CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	}
@@ -121,7 +123,8 @@ rule_files: [%q]
 scrape_configs: [{job_name: shop, static_configs: [{targets: [%q]}]}]
 `, rules, strings.TrimPrefix(target.URL, "http://"))), 0o600))
 	var out strings.Builder
-	server := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+dir, "--web.listen-address="+address)
+	server := exec.Command(program, "--config.file="+config, "--storage.tsdb.path="+dir,
+		"--web.listen-address="+address)
 	server.Stdout, server.Stderr = &out, &out
 	require.NoError(t, server.Start())
 	ended := make(chan error, 1)
@@ -173,5 +176,6 @@ scrape_configs: [{job_name: shop, static_configs: [{targets: [%q]}]}]
 		}
 	}
 	require.Len(t, query("lock_held_duration_seconds_count"), 1)
-	require.Empty(t, query(`sum by (job, lock_component, lock_job) (lock_lease_held) > 1`), "two leases of one process")
+	require.Empty(t, query(`sum by (job, lock_component, lock_job) (lock_lease_held) > 1`),
+		"two leases of one process")
 }

@@ -17,7 +17,8 @@ func BenchmarkObserve(b *testing.B) {
 	}
 	refusal := db.Observed(b, nil).Lock("shop", "a", "backup", "1", 0)
 	for name, events := range map[string][]lock.Event{
-		"renewed": {{Kind: lock.Renewed, Operation: "Renew", Token: 1, Took: time.Millisecond, Held: time.Minute}},
+		"renewed": {{Kind: lock.Renewed, Operation: "Renew", Token: 1, Took: time.Millisecond,
+			Held: time.Minute}},
 		"refused": {{Kind: lock.Refused, Operation: "Lock", Took: time.Millisecond, Err: refusal}},
 		"acquired and released": {
 			{Kind: lock.Acquired, Operation: "Acquire", Token: 1, Took: time.Millisecond},

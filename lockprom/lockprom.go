@@ -54,10 +54,10 @@ const MaxJobs = 1000
 // other is the component and the job of those after MaxJobs.
 const other = "_other"
 
-// Metrics is a [prometheus.Collector] of what the observers of locks are told. Make it with [New];
-// its methods are safe for concurrent use. The Locks of one table share one: a registry refuses a
-// second. Locks of several tables need one each, all registered with [prometheus.WrapRegistererWith]
-// under a label that tells them apart.
+// Metrics is a [prometheus.Collector] of what the observers of locks are told. Make it with
+// [New]; its methods are safe for concurrent use. The Locks of one table share one: a registry
+// refuses a second. Locks of several tables need one each, all registered with
+// [prometheus.WrapRegistererWith] under a label that tells them apart.
 type Metrics struct {
 	events *prometheus.CounterVec
 	calls  *prometheus.HistogramVec
@@ -71,31 +71,41 @@ type name struct{ component, job string }
 
 // job is what the gauges of a job are made of.
 type job struct {
-	holds   observed.Holds[struct{}]
-	leases  bool          // this process asks for leases of it
-	got     time.Time     // when this process last acquired the lock; zero: never
-	stated  bool          // a TTL
-	ttl     time.Duration // which; 0: the lock never expires
-	refused time.Time     // by a holder, the last time since this process acquired the lock; zero: never
+	holds  observed.Holds[struct{}]
+	leases bool          // this process asks for leases of it
+	got    time.Time     // when this process last acquired the lock; zero: never
+	stated bool          // a TTL
+	ttl    time.Duration // which; 0: the lock never expires
+	// by a holder, the last time since this process acquired the lock; zero: never
+	refused time.Time
 	age     time.Duration // of that holder
 }
 
 var perJob = []string{"lock_component", "lock_job"}
 
-func describe(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, perJob, nil) }
+func describe(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, perJob,
+		nil)
+}
 
 var (
-	leaseHeld    = describe("lock_lease_held", "Whether this process holds a lease of the job's lock (1) or not (0).")
-	lastAcquired = describe("lock_last_acquired_timestamp_seconds", "When this process last acquired the lock, by its own clock.")
-	ttl          = describe("lock_ttl_seconds", "The TTL that this process stated last; 0 means that the lock never expires.")
-	refusingAge  = describe("lock_refusing_holder_age_seconds",
-		"The time since the holder that refused this process last had acquired the lock or renewed it, when it refused.")
-	lastRefused = describe("lock_last_refused_timestamp_seconds", "When a holder last refused this process, by its own clock.")
+	leaseHeld = describe("lock_lease_held",
+		"Whether this process holds a lease of the job's lock (1) or not (0).")
+	lastAcquired = describe("lock_last_acquired_timestamp_seconds",
+		"When this process last acquired the lock, by its own clock.")
+	ttl = describe("lock_ttl_seconds",
+		"The TTL that this process stated last; 0 means that the lock never expires.")
+	refusingAge = describe("lock_refusing_holder_age_seconds",
+		"The time since the holder that refused this process last had acquired the lock or renewed "+
+			"it, when it refused.")
+	lastRefused = describe("lock_last_refused_timestamp_seconds",
+		"When a holder last refused this process, by its own clock.")
 )
 
 // New returns Metrics that nothing has been told, and that are not registered.
 func New() *Metrics {
-	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	histogram := func(name, help string, buckets []float64,
+		labels ...string) *prometheus.HistogramVec {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: name, Help: help, Buckets: buckets,
 			// For a Prometheus that asks for native histograms.
@@ -106,9 +116,12 @@ func New() *Metrics {
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "lock_events_total", Help: "Outcomes of calls, and leases that were lost.",
 		}, []string{"lock_component", "lock_job", "operation", "kind", "reason"}),
-		calls: histogram("lock_operation_duration_seconds", "How long calls took, with their retries and their waiting.",
-			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, "lock_component", "lock_job", "operation"),
-		held: histogram("lock_held_duration_seconds", "How long locks were held, until they were released or lost.",
+		calls: histogram("lock_operation_duration_seconds",
+			"How long calls took, with their retries and their waiting.",
+			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5,
+				10}, "lock_component", "lock_job", "operation"),
+		held: histogram("lock_held_duration_seconds",
+			"How long locks were held, until they were released or lost.",
 			[]float64{.1, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400}, perJob...),
 		jobs: map[name]*job{},
 	}
@@ -141,7 +154,8 @@ func reason(e lock.Event) string {
 
 // note notes what an event means for the gauges. It returns the labels of the job and, if the
 // event ends a hold, how long that was.
-func (m *Metrics) note(e lock.Event, now time.Time) (component, jobName string, held time.Duration, wasHeld bool) {
+func (m *Metrics) note(e lock.Event, now time.Time) (component, jobName string, held time.Duration,
+	wasHeld bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n := name{e.ComponentName, e.JobName}

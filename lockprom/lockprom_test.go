@@ -64,7 +64,8 @@ func event(operation, kind, reason string) string {
 }
 
 func job(id string) lock.Job {
-	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id, TTL: 30 * time.Second}
+	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: id, JobID: "run-" + id,
+		TTL: 30 * time.Second}
 }
 
 // TestMetrics_README runs what the README says.
@@ -106,7 +107,8 @@ func requireSample(t *testing.T, sample string) {
 	is, after, ok := strings.Cut(after, "```")
 	require.True(t, ok)
 	if *update {
-		require.NoError(t, os.WriteFile("README.md", []byte(before+"```text\n"+sample+"```"+after), 0o644))
+		require.NoError(t, os.WriteFile("README.md", []byte(before+"```text\n"+sample+"```"+after),
+			0o644))
 		return
 	}
 	require.Equal(t, sample, is, "go test -run README -update writes it")
@@ -140,31 +142,38 @@ func TestMetrics_Observe(t *testing.T) {
 		want string
 		do   func(t *testing.T, l, other *lock.Lock, db *observedtest.Database)
 	}{
-		{event("Lock", "acquired", ""), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Lock", "acquired", ""), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, l.Lock("shop", "a", "backup", "1", 0))
 		}},
-		{event("Lock", "taken_over", ""), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Lock", "taken_over", ""), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
 			time.Sleep(time.Minute)
 			require.NoError(t, l.Lock("shop", "a", "backup", "1", time.Second))
 		}},
-		{event("Lock", "refused", "held"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Lock", "refused", "held"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
 			require.Error(t, l.Lock("shop", "a", "backup", "1", 0))
 		}},
-		{event("Acquire", "refused", "disabled"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Acquire", "refused", "disabled"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, other.Disable("shop", "backup"))
 			_, err := l.Acquire(t.Context(), job("a"))
 			require.Error(t, err)
 		}},
-		{event("Acquire", "refused", "already_run"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Acquire", "refused", "already_run"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			j := job("a")
 			j.JobID, j.Tick = "", time.Now()
 			require.NoError(t, other.Run(t.Context(), j, func(context.Context) error { return nil }))
 			_, err := l.Acquire(t.Context(), j)
 			require.Error(t, err)
 		}},
-		{event("Acquire", "refused", "held"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) { // which waits
+		// which waits
+		{event("Acquire", "refused", "held"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
@@ -173,24 +182,30 @@ func TestMetrics_Observe(t *testing.T) {
 			_, err := l.Acquire(ctx, j)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 		}},
-		{event("Unlock", "refused", "lost"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Unlock", "refused", "lost"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
 			require.Error(t, l.Unlock("shop", "a", "backup", "1"))
 		}},
-		{event("ForceRelease", "refused", "held"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("ForceRelease", "refused", "held"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
-			require.Error(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a", JobID: "1"}))
+			require.Error(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a",
+				JobID: "1"}))
 		}},
-		{event("Enable", "enabled", ""), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Enable", "enabled", ""), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, l.Enable("shop", "backup"))
 		}},
-		{event("Renew", "renewed", ""), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Renew", "renewed", ""), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, l.Run(t.Context(), job("a"), func(context.Context) error {
 				time.Sleep(11 * time.Second)
 				return nil
 			}))
 		}},
-		{event("Renew", "failed", "unknown_outcome"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Renew", "failed", "unknown_outcome"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, l.Run(t.Context(), job("a"), func(context.Context) error {
 				db.Hung.Store(true)
 				time.Sleep(25 * time.Second)
@@ -198,7 +213,8 @@ func TestMetrics_Observe(t *testing.T) {
 				return nil
 			}))
 		}},
-		{event("Renew", "lost", "other"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Renew", "lost", "other"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.ErrorIs(t, l.Run(t.Context(), job("a"), func(ctx context.Context) error {
 				db.Hung.Store(true)
 				<-ctx.Done()
@@ -206,7 +222,8 @@ func TestMetrics_Observe(t *testing.T) {
 				return nil
 			}), lock.ErrLost)
 		}},
-		{event("Renew", "lost", "disabled"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Renew", "lost", "disabled"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			j := job("a")
 			j.StopWhenDisabled = true
 			require.ErrorIs(t, l.Run(t.Context(), j, func(ctx context.Context) error {
@@ -215,7 +232,8 @@ func TestMetrics_Observe(t *testing.T) {
 				return nil
 			}), lock.ErrLost)
 		}},
-		{event("Renew", "lost", "held"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Renew", "lost", "held"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.ErrorIs(t, l.Run(t.Context(), job("a"), func(ctx context.Context) error {
 				time.Sleep(time.Second)
 				require.NoError(t, other.Lock("shop", "b", "backup", "2", time.Millisecond))
@@ -223,18 +241,21 @@ func TestMetrics_Observe(t *testing.T) {
 				return nil
 			}), lock.ErrLost)
 		}},
-		{event("Release", "refused", "lost"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Release", "refused", "lost"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.ErrorIs(t, l.Run(t.Context(), job("a"), func(ctx context.Context) error {
 				time.Sleep(time.Second)
 				return other.Lock("shop", "b", "backup", "2", time.Millisecond)
 			}), lock.ErrLost)
 		}},
-		{event("Unlock", "failed", "error"), func(t *testing.T, l, other *lock.Lock, db *observedtest.Database) {
+		{event("Unlock", "failed", "error"), func(t *testing.T, l, other *lock.Lock,
+			db *observedtest.Database) {
 			require.NoError(t, db.DB.Close())
 			require.Error(t, l.Unlock("shop", "a", "backup", "1"))
 		}},
 	} {
-		t.Run(strings.NewReplacer(`lock_component="shop",lock_job="backup",`, "", `"`, "").Replace(c.want), func(t *testing.T) {
+		t.Run(strings.NewReplacer(`lock_component="shop",lock_job="backup",`, "", `"`,
+			"").Replace(c.want), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				db := observedtest.Open(t)
 				m := lockprom.New()
@@ -249,7 +270,8 @@ func TestMetrics_Observe(t *testing.T) {
 
 // TestMetrics_Observe_failed: only some failures are easily had from a database.
 func TestMetrics_Observe_failed(t *testing.T) {
-	_, ahead := lock.NewMemory(lock.Options{}).Acquire(t.Context(), lock.Job{JobName: "backup", Tick: time.Now().AddDate(1, 0, 0).Truncate(time.Second)})
+	_, ahead := lock.NewMemory(lock.Options{}).Acquire(t.Context(),
+		lock.Job{JobName: "backup", Tick: time.Now().AddDate(1, 0, 0).Truncate(time.Second)})
 	for want, err := range map[string]error{
 		"unknown_outcome": fmt.Errorf("%w: %w", context.Canceled, lock.ErrOutcomeUnknown),
 		"cancelled":       fmt.Errorf("lock: Lock: %w", context.Canceled),
@@ -258,7 +280,8 @@ func TestMetrics_Observe_failed(t *testing.T) {
 		"error":           errors.New("the disk is full"),
 	} {
 		m := lockprom.New()
-		m.Observe(t.Context(), lock.Event{Kind: lock.Failed, Operation: "Lock", ComponentName: "shop", JobName: "backup", Err: err})
+		m.Observe(t.Context(), lock.Event{Kind: lock.Failed, Operation: "Lock", ComponentName: "shop",
+			JobName: "backup", Err: err})
 		require.Equal(t, "1", value(text(t, registered(t, m)), event("Lock", "failed", want)), want)
 	}
 }
@@ -273,7 +296,8 @@ func TestMetrics_Collect_lease(t *testing.T) {
 		require.NoError(t, err)
 		return lease
 	}
-	for name, test := range map[string]func(t *testing.T, l, other *lock.Lock, db *observedtest.Database, is isFunc){
+	for name, test := range map[string]func(t *testing.T, l, other *lock.Lock,
+		db *observedtest.Database, is isFunc){
 		"released": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
 			lease := acquire(t, l)
 			time.Sleep(100 * time.Second) // renewed meanwhile
@@ -293,7 +317,8 @@ func TestMetrics_Collect_lease(t *testing.T) {
 			require.NoError(t, lease.Release(t.Context()), "the row is still its own")
 			is("0", "1", "27")
 		},
-		"its context ended, and nobody released it": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
+		"its context ended, and nobody released it": func(t *testing.T, l, _ *lock.Lock,
+			_ *observedtest.Database, is isFunc) {
 			_, err := l.Acquire(canceled(t), job("a"))
 			require.NoError(t, err)
 			time.Sleep(30 * time.Second)
@@ -310,7 +335,8 @@ func TestMetrics_Collect_lease(t *testing.T) {
 				test(t, db.Observed(t, m.Observe), db.Observed(t, nil), db, func(want ...string) {
 					t.Helper()
 					got := text(t, r)
-					require.Equal(t, want, []string{value(got, held), value(got, heldCount), value(got, heldSum)}, got)
+					require.Equal(t, want, []string{value(got, held), value(got, heldCount), value(got, heldSum)},
+						got)
 				})
 			})
 		})
@@ -327,7 +353,8 @@ func TestMetrics_Collect_Lock(t *testing.T) {
 		is := func(ended, seconds string) {
 			t.Helper()
 			got := text(t, r)
-			require.Equal(t, []string{"", ended, seconds}, []string{value(got, held), value(got, heldCount), value(got, heldSum)}, got)
+			require.Equal(t, []string{"", ended, seconds}, []string{value(got, held), value(got, heldCount),
+				value(got, heldSum)}, got)
 		}
 		asA := func() error { return l.Lock("shop", "a", "backup", "1", time.Minute) }
 
@@ -343,7 +370,8 @@ func TestMetrics_Collect_Lock(t *testing.T) {
 
 		require.NoError(t, asA())
 		time.Sleep(time.Second)
-		require.NoError(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a", JobID: "1"}))
+		require.NoError(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a",
+			JobID: "1"}))
 		is("2", "21")
 
 		require.NoError(t, asA())
@@ -366,8 +394,9 @@ func TestMetrics_Collect_Lock(t *testing.T) {
 // did it.
 func TestMetrics_Observe_late(t *testing.T) {
 	tell := func(m *lockprom.Metrics, kind lock.EventKind, call string, token int64) {
-		m.Observe(t.Context(), lock.Event{Kind: kind, Operation: call, ComponentName: "shop", JobName: "backup",
-			Token: token, TTL: time.Hour, Held: time.Second})
+		m.Observe(t.Context(), lock.Event{Kind: kind, Operation: call, ComponentName: "shop",
+			JobName: "backup",
+			Token:   token, TTL: time.Hour, Held: time.Second})
 	}
 	t.Run("the end of the one before", func(t *testing.T) {
 		m := lockprom.New()
@@ -408,13 +437,15 @@ func TestMetrics_Observe_late(t *testing.T) {
 func TestMetrics_Observe_never_ends(t *testing.T) {
 	m := lockprom.New()
 	for i := range 9 {
-		m.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Operation: "Lock", ComponentName: "shop", JobName: "backup",
+		m.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Operation: "Lock", ComponentName: "shop",
+			JobName:     "backup",
 			ComponentID: "a", JobID: fmt.Sprint(i), Token: int64(i)})
 	}
 	r := registered(t, m)
 	for i, want := range []string{0: "", 1: "1", 8: "2"} {
 		if i == 0 || want != "" {
-			m.Observe(t.Context(), lock.Event{Kind: lock.Released, Operation: "Unlock", ComponentName: "shop", JobName: "backup",
+			m.Observe(t.Context(), lock.Event{Kind: lock.Released, Operation: "Unlock",
+				ComponentName: "shop", JobName: "backup",
 				ComponentID: "a", JobID: fmt.Sprint(i)})
 			require.Equal(t, want, value(text(t, r), heldCount), i)
 		}
@@ -461,24 +492,29 @@ func TestMetrics_Collect_last_attempt(t *testing.T) {
 
 // Two of one registry would overwrite each other.
 func TestNew_twice(t *testing.T) {
-	require.ErrorAs(t, registered(t, lockprom.New()).Register(lockprom.New()), &prometheus.AlreadyRegisteredError{})
+	require.ErrorAs(t, registered(t, lockprom.New()).Register(lockprom.New()),
+		&prometheus.AlreadyRegisteredError{})
 	both := registered(t)
 	for _, table := range []string{"locks", "other"} {
-		require.NoError(t, prometheus.WrapRegistererWith(prometheus.Labels{"lock_table": table}, both).Register(lockprom.New()))
+		require.NoError(t, prometheus.WrapRegistererWith(prometheus.Labels{"lock_table": table},
+			both).Register(lockprom.New()))
 	}
 }
 
 func TestMaxJobs(t *testing.T) {
 	m := lockprom.New()
 	for i := range lockprom.MaxJobs + 5 {
-		for _, e := range []lock.Event{{Kind: lock.Acquired, Operation: "Acquire"}, {Kind: lock.Released, Operation: "Release"}} {
+		for _, e := range []lock.Event{{Kind: lock.Acquired, Operation: "Acquire"},
+			{Kind: lock.Released, Operation: "Release"}} {
 			e.ComponentName, e.JobName, e.Token = "shop", fmt.Sprint("customer-", i), 1
 			m.Observe(t.Context(), e)
 		}
 	}
 	got := text(t, registered(t, m))
-	require.Equal(t, "5", value(got, `lock_events_total{kind="released",lock_component="_other",lock_job="_other",operation="Release",reason=""}`))
-	require.Equal(t, "1", value(got, `lock_events_total{kind="released",lock_component="shop",lock_job="customer-999",operation="Release",reason=""}`))
+	require.Equal(t, "5", value(got,
+		`lock_events_total{kind="released",lock_component="_other",lock_job="_other",operation="Release",reason=""}`))
+	require.Equal(t, "1", value(got,
+		`lock_events_total{kind="released",lock_component="shop",lock_job="customer-999",operation="Release",reason=""}`))
 	require.NotContains(t, got, "customer-1000")
 	require.Equal(t, lockprom.MaxJobs, strings.Count(got, "\nlock_lease_held{"))
 }

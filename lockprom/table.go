@@ -11,7 +11,8 @@ import (
 )
 
 var (
-	tableUp      = prometheus.NewDesc("lock_table_up", "Whether the table could be listed (1) or not (0).", nil, nil)
+	tableUp = prometheus.NewDesc("lock_table_up",
+		"Whether the table could be listed (1) or not (0).", nil, nil)
 	tableHeld    = describe("lock_table_held", "Whether the lock is held by anybody (1) or not (0).")
 	tableEnabled = describe("lock_table_enabled", "Whether the job is enabled (1) or not (0).")
 	tableAge     = describe("lock_table_age_seconds",
@@ -59,7 +60,8 @@ func (t table) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, row := range rows {
 		// SQLite may hold what is no UTF-8, and others may have written it.
-		component, job := strings.ToValidUTF8(row.ComponentName, "\uFFFD"), strings.ToValidUTF8(row.JobName, "\uFFFD")
+		component, job := strings.ToValidUTF8(row.ComponentName,
+			"\uFFFD"), strings.ToValidUTF8(row.JobName, "\uFFFD")
 		ch <- gauge(tableHeld, number(row.Locked), component, job)
 		ch <- gauge(tableEnabled, number(row.Enabled), component, job)
 		if row.Holder.LockTime.Year() > 1 {

@@ -60,18 +60,21 @@ lock_table_up 0
 func TestNewTable_away(t *testing.T) {
 	db := observedtest.Open(t)
 	require.NoError(t, db.DB.Close())
-	require.NoError(t, testutil.CollectAndCompare(lockprom.NewTable(db.Observed(t, nil), 0), strings.NewReader(down)))
+	require.NoError(t, testutil.CollectAndCompare(lockprom.NewTable(db.Observed(t, nil), 0),
+		strings.NewReader(down)))
 }
 
 func TestNewTable_timeout(t *testing.T) {
-	for given, want := range map[time.Duration]time.Duration{time.Second: time.Second, 0: 5 * time.Second, -1: 5 * time.Second} {
+	for given, want := range map[time.Duration]time.Duration{time.Second: time.Second,
+		0: 5 * time.Second, -1: 5 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			db := observedtest.Open(t)
 			db.Hung.Store(true)
 			l, err := lock.NewWith(db, lock.Options{NoDDL: true})
 			require.NoError(t, err)
 			begun := time.Now()
-			require.NoError(t, testutil.CollectAndCompare(lockprom.NewTable(l, given), strings.NewReader(down)))
+			require.NoError(t, testutil.CollectAndCompare(lockprom.NewTable(l, given),
+				strings.NewReader(down)))
 			require.Equal(t, want, time.Since(begun))
 		})
 	}

@@ -109,7 +109,8 @@ func TestGuard_Handler_database(t *testing.T) {
 		all.Go(ask)
 	}
 	all.Wait()
-	require.Equal(t, map[int]int{http.StatusLocked: 7}, statuses, "it is not known yet what comes of the run")
+	require.Equal(t, map[int]int{http.StatusLocked: 7}, statuses,
+		"it is not known yet what comes of the run")
 	close(goOn)
 	first.Wait()
 	ask()

@@ -76,7 +76,8 @@ func ExampleGuard_Run_ticker() {
 	ticks <- time.Date(2026, 11, 25, 12, 18, 1, 8000, time.UTC)
 	close(ticks)
 	for now := range ticks {
-		fmt.Println(now.Format(time.TimeOnly), guard.Run(context.Background(), now.Truncate(period), report).Outcome)
+		fmt.Println(now.Format(time.TimeOnly), guard.Run(context.Background(), now.Truncate(period),
+			report).Outcome)
 	}
 	// Output:
 	// 12:03:07 ran
@@ -92,7 +93,8 @@ func ExampleGuard_Handler() {
 		Job:  lock.Job{ComponentName: "shop", JobName: "report", RetryFailed: true},
 	}
 	mux := http.NewServeMux()
-	mux.Handle("POST /jobs/report", guard.Handler(locktick.FromHeader("Tick"), func(context.Context) error { return nil }))
+	mux.Handle("POST /jobs/report", guard.Handler(locktick.FromHeader("Tick"),
+		func(context.Context) error { return nil }))
 
 	for range 2 {
 		request := httptest.NewRequest("POST", "/jobs/report", nil)

@@ -30,13 +30,15 @@ func newFleet(l *lock.Lock) *fleet {
 }
 
 // skews are by how much the clocks of the instances are ahead.
-var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond, -time.Millisecond, 4 * time.Second,
+var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
+	-time.Millisecond, 4 * time.Second,
 	-1700 * time.Millisecond, time.Millisecond, -3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
 
 func (f *fleet) guard(skew time.Duration) locktick.Guard {
 	return locktick.Guard{
-		Lock:   f.lock,
-		Job:    lock.Job{ComponentName: "shop", JobName: "report", ComponentID: "all the same", TTL: 30 * time.Second, Wait: f.wait},
+		Lock: f.lock,
+		Job: lock.Job{ComponentName: "shop", JobName: "report", ComponentID: "all the same",
+			TTL: 30 * time.Second, Wait: f.wait},
 		Report: f.tell,
 		Now:    func() time.Time { return time.Now().Add(skew) },
 	}

@@ -37,8 +37,8 @@ type Outcome string
 const (
 	// Ran: it was run here. Result.Err is what the job returned, or what went wrong with its lock.
 	Ran Outcome = "ran"
-	// AlreadyRun: this tick or a later one has been run, or Spacing has not passed. Result.Err is an
-	// *lock.ErrAlreadyRun.
+	// AlreadyRun: this tick or a later one has been run, or Spacing has not passed. Result.Err is
+	// an *lock.ErrAlreadyRun.
 	AlreadyRun Outcome = "already run"
 	// Running: this tick or a later one is being run elsewhere. Result.Err is an
 	// *lock.ErrAlreadyRun.
@@ -99,7 +99,8 @@ func (g Guard) Run(ctx context.Context, tick time.Time, f func(ctx context.Conte
 	return r
 }
 
-func (g Guard) run(ctx context.Context, tick time.Time, f func(ctx context.Context) error) (Outcome, error) {
+func (g Guard) run(ctx context.Context, tick time.Time, f func(ctx context.Context) error) (Outcome,
+	error) {
 	if err := g.check(!tick.IsZero()); err != nil {
 		return Failed, err
 	}
@@ -159,7 +160,8 @@ func (g Guard) Check(s Schedule) error {
 		}
 		tick = next
 	}
-	return fmt.Errorf("locktick: job %q: its schedule begins when the process starts, so its ticks have no "+
+	return fmt.Errorf("locktick: job %q: its schedule begins when the process starts, so its ticks "+
+		"have no "+
 		"names in common: use one that names times, or set Spacing in the Guard's Job", g.Job.JobName)
 }
 

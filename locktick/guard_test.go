@@ -41,9 +41,12 @@ func TestGuard_Run_outcome(t *testing.T) {
 		says    string
 		holder  string
 	}{
-		"it ran":                           {outcome: locktick.Ran},
-		"it failed":                        {f: func(context.Context) error { return failure }, outcome: locktick.Ran, is: failure},
-		"it was refused a lock of its own": {f: func(context.Context) error { return new(lock.ErrUnauthorised) }, outcome: locktick.Ran, says: "refused"},
+		"it ran": {outcome: locktick.Ran},
+		"it failed": {f: func(context.Context) error { return failure },
+			outcome: locktick.Ran, is: failure},
+		"it was refused a lock of its own": {f: func(context.Context) error {
+			return new(lock.ErrUnauthorised)
+		}, outcome: locktick.Ran, says: "refused"},
 		"another has run it": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
 				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon), time.Hour))
@@ -59,20 +62,23 @@ func TestGuard_Run_outcome(t *testing.T) {
 		},
 		"another is running a later one": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
-				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon.Add(time.Minute)), time.Hour))
+				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon.Add(time.Minute)),
+					time.Hour))
 			},
 			outcome: locktick.Running, says: "is being run", holder: "other",
 		},
 		"another has run a later one": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
-				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon.Add(time.Minute)), time.Hour))
+				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon.Add(time.Minute)),
+					time.Hour))
 				require.NoError(t, l.Unlock("shop", "other", "report", tickName(noon.Add(time.Minute))))
 			},
 			outcome: locktick.AlreadyRun, says: "has been run already", holder: "other",
 		},
 		"another is at an earlier one": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
-				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon.Add(-time.Minute)), time.Hour))
+				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon.Add(-time.Minute)),
+					time.Hour))
 			},
 			outcome: locktick.Held, says: "refused", holder: "other",
 		},
@@ -85,12 +91,17 @@ func TestGuard_Run_outcome(t *testing.T) {
 		},
 		"the clock of the instance is ahead": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
-				g.Lock = lock.NewMemory(lock.Options{Clock: func() time.Time { return noon.Add(-24 * time.Hour) }})
+				g.Lock = lock.NewMemory(lock.Options{Clock: func() time.Time {
+					return noon.Add(-24 * time.Hour)
+				}})
 			},
 			outcome: locktick.Ahead, says: "24h0m0s ahead of the clock of the database",
 		},
 		"it is disabled": {
-			before:  func(t *testing.T, l *lock.Lock, g *locktick.Guard) { require.NoError(t, l.Disable("shop", "report")) },
+			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
+				require.NoError(t,
+					l.Disable("shop", "report"))
+			},
 			outcome: locktick.Disabled, says: "disabled",
 		},
 		"there is no database": {
@@ -102,7 +113,10 @@ func TestGuard_Run_outcome(t *testing.T) {
 			outcome: locktick.Failed, says: "negative",
 		},
 		"the guard is the zero Guard": {
-			before:  func(t *testing.T, l *lock.Lock, g *locktick.Guard) { *g = locktick.Guard{Report: g.Report} },
+			before: func(t *testing.T, l *lock.Lock,
+				g *locktick.Guard) {
+				*g = locktick.Guard{Report: g.Report}
+			},
 			outcome: locktick.Failed, says: "no Lock",
 		},
 	} {
@@ -197,14 +211,25 @@ func TestGuard_Run_shutdown(t *testing.T) {
 		outcome locktick.Outcome
 		is      error
 	}{
-		"before the run":                      {before: true, outcome: locktick.Stopped, is: context.Canceled},
-		"the job returns the context's":       {returns: context.Context.Err, outcome: locktick.Stopped, is: context.Canceled},
-		"the job returns the cause":           {returns: context.Cause, outcome: locktick.Stopped, is: shutdown},
-		"the job returns that of a driver":    {returns: func(context.Context) error { return sqlError("57014") }, outcome: locktick.Stopped, is: sqlError("57014")},
-		"the job returns another's":           {returns: func(context.Context) error { return sqlError("40001") }, outcome: locktick.Ran, is: sqlError("40001")},
-		"the job fails":                       {returns: func(context.Context) error { return fire }, outcome: locktick.Ran, is: fire},
-		"the job succeeds":                    {returns: func(context.Context) error { return nil }, outcome: locktick.Ran},
-		"the job says that its lease is lost": {returns: func(context.Context) error { return lock.ErrLost }, outcome: locktick.Ran, is: lock.ErrLost},
+		"before the run": {before: true, outcome: locktick.Stopped,
+			is: context.Canceled},
+		"the job returns the context's": {returns: context.Context.Err, outcome: locktick.Stopped,
+			is: context.Canceled},
+		"the job returns the cause": {returns: context.Cause, outcome: locktick.Stopped,
+			is: shutdown},
+		"the job returns that of a driver": {returns: func(context.Context) error {
+			return sqlError("57014")
+		}, outcome: locktick.Stopped, is: sqlError("57014")},
+		"the job returns another's": {returns: func(context.Context) error {
+			return sqlError("40001")
+		}, outcome: locktick.Ran, is: sqlError("40001")},
+		"the job fails": {returns: func(context.Context) error { return fire },
+			outcome: locktick.Ran, is: fire},
+		"the job succeeds": {returns: func(context.Context) error { return nil },
+			outcome: locktick.Ran},
+		"the job says that its lease is lost": {returns: func(context.Context) error {
+			return lock.ErrLost
+		}, outcome: locktick.Ran, is: lock.ErrLost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, _ := guard(lock.NewMemory(lock.Options{}))
@@ -262,7 +287,8 @@ func TestGuard_Report_nil(t *testing.T) {
 	g.Report = nil
 	g.Run(t.Context(), noon, nothing)
 	g.Run(t.Context(), noon, nothing)
-	g.Run(t.Context(), noon.Add(time.Hour), func(context.Context) error { return errors.New("the printer is on fire") })
+	g.Run(t.Context(), noon.Add(time.Hour),
+		func(context.Context) error { return errors.New("the printer is on fire") })
 	require.NoError(t, l.Disable("shop", "report"))
 	g.Run(t.Context(), noon.Add(2*time.Hour), nothing)
 	g.Lock = lock.New(nil)

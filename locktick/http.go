@@ -29,7 +29,8 @@ func FromHeader(name string) TickOf {
 		t, err := time.Parse(time.RFC3339, value)
 		switch {
 		case err != nil:
-			return time.Time{}, fmt.Errorf("the header %s, %.100q, is not a time like 2006-01-02T15:04:05Z", name, value)
+			return time.Time{}, fmt.Errorf("the header %s, %.100q, is not a time like 2006-01-02T15:04:05Z",
+				name, value)
 		case t.Nanosecond() != 0:
 			return time.Time{}, fmt.Errorf("the header %s, %.100q, is not a whole second: "+
 				"it has to be the scheduled time, not that of the request", name, value)
@@ -114,7 +115,8 @@ func (w *response) Write(p []byte) (int, error) {
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // serve finds the tick and runs it, or answers that there is none.
-func (g Guard) serve(w http.ResponseWriter, r *http.Request, tick TickOf, f func(ctx context.Context) error) (Result, bool) {
+func (g Guard) serve(w http.ResponseWriter, r *http.Request, tick TickOf,
+	f func(ctx context.Context) error) (Result, bool) {
 	var t time.Time
 	if tick != nil {
 		var err error
@@ -122,7 +124,8 @@ func (g Guard) serve(w http.ResponseWriter, r *http.Request, tick TickOf, f func
 			err = errors.New("the tick of the request is the zero time")
 		}
 		if err != nil {
-			write(w, http.StatusBadRequest, body{Outcome: "bad request", Component: g.Job.ComponentName, Job: g.Job.JobName,
+			write(w, http.StatusBadRequest, body{Outcome: "bad request", Component: g.Job.ComponentName,
+				Job:   g.Job.JobName,
 				Error: err.Error()})
 			return Result{}, false
 		}
@@ -136,9 +139,10 @@ type body struct {
 	Component string     `json:"component"`
 	Job       string     `json:"job"`
 	Tick      *time.Time `json:"tick,omitempty"`
-	By        string     `json:"by,omitempty"`        // the component ID of who runs or has run it, or holds the lock
-	LockTime  *time.Time `json:"lock_time,omitempty"` // of that one, by the database's clock
-	Error     string     `json:"error,omitempty"`
+	// the component ID of who runs or has run it, or holds the lock
+	By       string     `json:"by,omitempty"`
+	LockTime *time.Time `json:"lock_time,omitempty"` // of that one, by the database's clock
+	Error    string     `json:"error,omitempty"`
 }
 
 func (g Guard) answer(w http.ResponseWriter, r Result) {
@@ -155,7 +159,8 @@ func (g Guard) answer(w http.ResponseWriter, r Result) {
 	switch r.Outcome {
 	case Ran:
 		if r.Err != nil {
-			status, b.Error = http.StatusInternalServerError, "the job has failed; the report of this instance says how"
+			status, b.Error = http.StatusInternalServerError, "the job has failed; the report of this "+
+				"instance says how"
 		}
 	case AlreadyRun:
 		switch {
@@ -173,7 +178,8 @@ func (g Guard) answer(w http.ResponseWriter, r Result) {
 	case Stopped:
 		status, b.Error = http.StatusServiceUnavailable, "the run was stopped"
 	default:
-		status, b.Error = http.StatusServiceUnavailable, "the lock could not be asked for; the report of this instance says why"
+		status, b.Error = http.StatusServiceUnavailable, "the lock could not be asked for; the report "+
+			"of this instance says why"
 	}
 	write(w, status, b)
 }

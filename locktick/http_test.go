@@ -36,7 +36,10 @@ func post(t *testing.T, h http.Handler, tick string) (int, string, map[string]st
 
 func TestGuard_Handler(t *testing.T) {
 	tick := tickName(noon)
-	locked := func(l *lock.Lock, run string) error { return l.Lock("shop", "other", "report", run, time.Hour) }
+	locked := func(l *lock.Lock, run string) error {
+		return l.Lock("shop", "other", "report", run,
+			time.Hour)
+	}
 	unlocked := func(l *lock.Lock, run string) error {
 		return errors.Join(locked(l, run), l.Unlock("shop", "other", "report", run))
 	}
@@ -50,19 +53,22 @@ func TestGuard_Handler(t *testing.T) {
 		ran     bool
 	}{
 		"it ran": {tick: tick, status: 200, outcome: "ran", ran: true},
-		"it failed": {tick: tick, fails: errors.New("the password is 123"), status: 500, outcome: "ran", ran: true,
+		"it failed": {tick: tick, fails: errors.New("the password is 123"), status: 500, outcome: "ran",
+			ran:  true,
 			body: map[string]string{"error": "the job has failed; the report of this instance says how"}},
 		"another has run it, well or not": {
 			before: func(l *lock.Lock, g *locktick.Guard) error { return unlocked(l, tick) },
 			tick:   tick, status: 409, outcome: "already run",
-			body: map[string]string{"by": "other", "lock_time": "", "error": "it has been run; what came of it is not known here"},
+			body: map[string]string{"by": "other", "lock_time": "",
+				"error": "it has been run; what came of it is not known here"},
 		},
 		"another has run it well": {
 			before: func(l *lock.Lock, g *locktick.Guard) error {
 				g.Job.RetryFailed = true
 				return unlocked(l, tick)
 			},
-			tick: tick, status: 200, outcome: "already run", body: map[string]string{"by": "other", "lock_time": ""},
+			tick: tick, status: 200, outcome: "already run", body: map[string]string{"by": "other",
+				"lock_time": ""},
 		},
 		"another has run a later one": {
 			before: func(l *lock.Lock, g *locktick.Guard) error {
@@ -70,18 +76,24 @@ func TestGuard_Handler(t *testing.T) {
 				return unlocked(l, tickName(noon.Add(time.Hour)))
 			},
 			tick: tick, status: 409, outcome: "already run",
-			body: map[string]string{"by": "other", "lock_time": "", "error": "a later tick has been run: this one is not run any more"},
+			body: map[string]string{"by": "other", "lock_time": "",
+				"error": "a later tick has been run: this one is not run any more"},
 		},
 		"another is running it": {
 			before: func(l *lock.Lock, g *locktick.Guard) error {
 				g.Job.RetryFailed = true
 				return locked(l, tick)
 			},
-			tick: tick, status: 423, outcome: "running", body: map[string]string{"by": "other", "lock_time": ""},
+			tick: tick, status: 423, outcome: "running", body: map[string]string{"by": "other",
+				"lock_time": ""},
 		},
 		"another is at an earlier one": {
-			before: func(l *lock.Lock, g *locktick.Guard) error { return locked(l, tickName(noon.Add(-time.Hour))) },
-			tick:   tick, status: 423, outcome: "held", body: map[string]string{"by": "other", "lock_time": ""},
+			before: func(l *lock.Lock, g *locktick.Guard) error {
+				return locked(l,
+					tickName(noon.Add(-time.Hour)))
+			},
+			tick: tick, status: 423, outcome: "held", body: map[string]string{"by": "other",
+				"lock_time": ""},
 		},
 		"it is disabled": {
 			before: func(l *lock.Lock, g *locktick.Guard) error { return l.Disable("shop", "report") },
@@ -93,7 +105,8 @@ func TestGuard_Handler(t *testing.T) {
 				return nil
 			},
 			tick: tick, status: 503, outcome: "failed",
-			body: map[string]string{"error": "the lock could not be asked for; the report of this instance says why"},
+			body: map[string]string{"error": "the lock could not be asked for; the report of this " +
+				"instance says why"},
 		},
 		"the tick lies ahead": {tick: "9000-01-01T00:00:00Z", status: 425, outcome: "ahead",
 			body: map[string]string{"error": "the tick lies ahead of the clock of the database"}},
@@ -101,8 +114,9 @@ func TestGuard_Handler(t *testing.T) {
 			body: map[string]string{"error": "the header Tick, which names the tick, is missing"}},
 		"the tick is no time": {tick: "noon", status: 400, outcome: "bad request",
 			body: map[string]string{"error": `the header Tick, "noon", is not a time like 2006-01-02T15:04:05Z`}},
-		"the tick is a reading of a clock": {tick: "2026-03-29T12:00:00.7Z", status: 400, outcome: "bad request",
-			body: map[string]string{"error": `the header Tick, "2026-03-29T12:00:00.7Z", is not a whole second: it has to be the scheduled time, not that of the request`}},
+		"the tick is a reading of a clock": {tick: "2026-03-29T12:00:00.7Z", status: 400,
+			outcome: "bad request",
+			body:    map[string]string{"error": `the header Tick, "2026-03-29T12:00:00.7Z", is not a whole second: it has to be the scheduled time, not that of the request`}},
 		"the tick is the zero time": {tick: "0001-01-01T00:00:00Z", status: 400, outcome: "bad request",
 			body: map[string]string{"error": "the tick of the request is the zero time"}},
 	} {
@@ -113,10 +127,11 @@ func TestGuard_Handler(t *testing.T) {
 				require.NoError(t, test.before(l, &g))
 			}
 			ran := false
-			status, outcome, body := post(t, g.Handler(locktick.FromHeader("Tick"), func(context.Context) error {
-				ran = true
-				return test.fails
-			}), test.tick)
+			status, outcome, body := post(t, g.Handler(locktick.FromHeader("Tick"),
+				func(context.Context) error {
+					ran = true
+					return test.fails
+				}), test.tick)
 			require.Equal(t, test.status, status)
 			require.Equal(t, test.outcome, outcome)
 			require.Equal(t, test.ran, ran)
@@ -151,7 +166,8 @@ func TestGuard_Handler_repeated(t *testing.T) {
 				return g.Handler(locktick.FromHeader("Tick"), func(context.Context) error { return f() })
 			},
 			"Middleware": func(g locktick.Guard, f func() error) http.Handler {
-				return g.Middleware(locktick.FromHeader("Tick"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				return g.Middleware(locktick.FromHeader("Tick"), http.HandlerFunc(func(w http.ResponseWriter,
+					_ *http.Request) {
 					if err := f(); err != nil {
 						http.Error(w, err.Error(), http.StatusInternalServerError)
 					}
@@ -202,12 +218,16 @@ func TestGuard_Middleware(t *testing.T) {
 }
 
 func TestGuard_Middleware_lost(t *testing.T) {
-	for answers, want := range map[bool]int{false: http.StatusInternalServerError, true: http.StatusCreated} {
+	for answers, want := range map[bool]int{false: http.StatusInternalServerError,
+		true: http.StatusCreated} {
 		synctest.Test(t, func(t *testing.T) {
 			l := lock.NewMemory(lock.Options{})
 			g, _ := guard(l)
 			g.Job.TTL = time.Minute
-			status, _, _ := post(t, g.Middleware(func(*http.Request) (time.Time, error) { return time.Now(), nil }, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			status, _, _ := post(t, g.Middleware(func(*http.Request) (time.Time, error) {
+				return time.Now(),
+					nil
+			}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s, err := l.Status(r.Context(), "shop", "report")
 				require.NoError(t, err)
 				require.NoError(t, l.ForceRelease(r.Context(), "shop", "report", s.Holder))

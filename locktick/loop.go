@@ -21,7 +21,8 @@ func (g Guard) Loop(ctx context.Context, s Schedule, f func(ctx context.Context)
 	for {
 		tick := s.Next(g.now()).Round(0)
 		if tick.IsZero() {
-			return fmt.Errorf("locktick: job %q: its schedule has no tick after %v", g.Job.JobName, g.now().Round(0))
+			return fmt.Errorf("locktick: job %q: its schedule has no tick after %v", g.Job.JobName,
+				g.now().Round(0))
 		}
 		if err := g.sleepUntil(ctx, tick); err != nil {
 			return err

@@ -16,7 +16,8 @@ import (
 )
 
 // loops runs a loop for each instance until the bubble's clock has gone on by d.
-func (f *fleet) loops(t *testing.T, skews []time.Duration, s locktick.Schedule, d time.Duration, job func(ctx context.Context) error) {
+func (f *fleet) loops(t *testing.T, skews []time.Duration, s locktick.Schedule, d time.Duration,
+	job func(ctx context.Context) error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for _, skew := range skews {
@@ -33,10 +34,13 @@ func TestGuard_Loop_clocks(t *testing.T) {
 		takes time.Duration
 		wait  time.Duration
 	}{
-		"a period longer than the clocks differ":         {locktick.Every(time.Minute), time.Second, 0},
-		"several ticks within what the clocks differ":    {locktick.Every(time.Second), 100 * time.Millisecond, 900 * time.Millisecond},
-		"runs that end just before the next tick":        {locktick.Every(20 * time.Second), 19 * time.Second, 0},
-		"runs that outlive the longest lock, renewed":    {locktick.Every(5 * time.Minute), 4 * time.Minute, 0},
+		"a period longer than the clocks differ": {locktick.Every(time.Minute), time.Second, 0},
+		"several ticks within what the clocks differ": {locktick.Every(time.Second),
+			100 * time.Millisecond, 900 * time.Millisecond},
+		"runs that end just before the next tick": {locktick.Every(20 * time.Second),
+			19 * time.Second, 0},
+		"runs that outlive the longest lock, renewed": {locktick.Every(5 * time.Minute),
+			4 * time.Minute, 0},
 		"runs that end before the last clock gets there": {locktick.Every(15 * time.Minute), 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,15 +70,18 @@ func TestGuard_Loop_clocks(t *testing.T) {
 // One clock is a day ahead and one a day behind, for as long as the fleet lives.
 func TestGuard_Loop_clocks_a_day_off(t *testing.T) {
 	const day = 24 * time.Hour
-	for _, every := range []locktick.Every{locktick.Every(5 * time.Minute), locktick.Every(6 * time.Hour)} {
+	for _, every := range []locktick.Every{locktick.Every(5 * time.Minute),
+		locktick.Every(6 * time.Hour)} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFleet(lock.NewMemory(lock.Options{}))
 			start := time.Now().UTC()
 			end := start.Add(5 * day)
-			f.loops(t, []time.Duration{day, 0, -day, time.Second, day + time.Hour}, every, end.Sub(start), f.run)
+			f.loops(t, []time.Duration{day, 0, -day, time.Second, day + time.Hour}, every, end.Sub(start),
+				f.run)
 			f.requireEachOnce(t, every, every.Next(start), end.Add(-time.Duration(every)))
 			due := int(5 * day / time.Duration(every))
-			require.InDelta(t, 2*due, f.told[locktick.Ahead], 2, "those that are ahead are told so, with each tick")
+			require.InDelta(t, 2*due, f.told[locktick.Ahead], 2,
+				"those that are ahead are told so, with each tick")
 			require.Len(t, f.runs, f.told[locktick.Ran])
 		})
 	}
@@ -97,7 +104,8 @@ func TestGuard_Loop_Wait(t *testing.T) {
 				for range 3 {
 					guard := locktick.Guard{
 						Lock: l,
-						Job:  lock.Job{ComponentName: "shop", JobName: "report", TTL: 30 * time.Second, Wait: test.wait},
+						Job: lock.Job{ComponentName: "shop", JobName: "report", TTL: 30 * time.Second,
+							Wait: test.wait},
 						Report: func(_ context.Context, r locktick.Result) {
 							if r.Outcome == locktick.Held {
 								held.Add(1)
@@ -126,11 +134,13 @@ func TestGuard_Loop_wall_clock(t *testing.T) {
 		step  time.Duration // of the clock, half a minute after the start
 		after time.Duration // the first tick fires, counted from the start of the loop
 	}{
-		"not stepped":               {locktick.Every(time.Minute), 0, time.Minute},
-		"stepped back":              {locktick.Every(time.Minute), -5 * time.Second, time.Minute + 5*time.Second},
-		"stepped far back":          {locktick.Every(time.Minute), -3 * time.Minute, 4 * time.Minute},
-		"stepped beyond it":         {locktick.Every(time.Minute), 2 * time.Minute, time.Minute},
-		"stepped beyond a far one":  {locktick.Every(time.Hour), 2 * time.Hour, time.Minute}, // it looks once a minute
+		"not stepped": {locktick.Every(time.Minute), 0, time.Minute},
+		"stepped back": {locktick.Every(time.Minute), -5 * time.Second, time.Minute +
+			5*time.Second},
+		"stepped far back":  {locktick.Every(time.Minute), -3 * time.Minute, 4 * time.Minute},
+		"stepped beyond it": {locktick.Every(time.Minute), 2 * time.Minute, time.Minute},
+		// it looks once a minute
+		"stepped beyond a far one":  {locktick.Every(time.Hour), 2 * time.Hour, time.Minute},
 		"stepped towards a far one": {locktick.Every(time.Hour), 30 * time.Minute, 30 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -201,18 +211,26 @@ func TestGuard_Check(t *testing.T) {
 		schedule locktick.Schedule
 		says     string // nothing: all is well
 	}{
-		"well":                          {locktick.Guard{Lock: l, Job: report}, hourly, ""},
-		"well, every second":            {locktick.Guard{Lock: l, Job: report}, since(time.Second), ""},
-		"well, without a schedule":      {job(func(j *lock.Job) { j.Spacing = time.Second }), nil, ""},
-		"no lock":                       {locktick.Guard{Job: report}, hourly, "no Lock"},
-		"no job name":                   {locktick.Guard{Lock: l}, hourly, "no JobName"},
-		"a job ID":                      {job(func(j *lock.Job) { j.JobID = "7" }), hourly, "a JobID or a Tick"},
-		"a tick":                        {job(func(j *lock.Job) { j.Tick = noon }), hourly, "a JobID or a Tick"},
-		"never a tick":                  {locktick.Guard{Lock: l, Job: report}, locktick.Every(0), "no tick after"},
-		"no ticks in common":            {locktick.Guard{Lock: l, Job: report}, since(5 * time.Second), "begins when the process starts"},
-		"neither schedule nor spacing":  {locktick.Guard{Lock: l, Job: report}, nil, "no Spacing"},
-		"both schedule and spacing":     {job(func(j *lock.Job) { j.Spacing = time.Second }), hourly, "must have no Spacing"},
-		"nothing to retry, no schedule": {job(func(j *lock.Job) { j.Spacing, j.RetryFailed = time.Second, true }), nil, "must not have RetryFailed"},
+		"well":                     {locktick.Guard{Lock: l, Job: report}, hourly, ""},
+		"well, every second":       {locktick.Guard{Lock: l, Job: report}, since(time.Second), ""},
+		"well, without a schedule": {job(func(j *lock.Job) { j.Spacing = time.Second }), nil, ""},
+		"no lock":                  {locktick.Guard{Job: report}, hourly, "no Lock"},
+		"no job name":              {locktick.Guard{Lock: l}, hourly, "no JobName"},
+		"a job ID": {job(func(j *lock.Job) { j.JobID = "7" }), hourly,
+			"a JobID or a Tick"},
+		"a tick": {job(func(j *lock.Job) { j.Tick = noon }), hourly,
+			"a JobID or a Tick"},
+		"never a tick": {locktick.Guard{Lock: l, Job: report}, locktick.Every(0),
+			"no tick after"},
+		"no ticks in common": {locktick.Guard{Lock: l, Job: report}, since(5 * time.Second),
+			"begins when the process starts"},
+		"neither schedule nor spacing": {locktick.Guard{Lock: l, Job: report}, nil, "no Spacing"},
+		"both schedule and spacing": {job(func(j *lock.Job) { j.Spacing = time.Second }), hourly,
+			"must have no Spacing"},
+		"nothing to retry, no schedule": {job(func(j *lock.Job) {
+			j.Spacing, j.RetryFailed = time.Second,
+				true
+		}), nil, "must not have RetryFailed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := test.guard.Check(test.schedule)
@@ -222,7 +240,8 @@ func TestGuard_Check(t *testing.T) {
 			}
 			require.ErrorContains(t, err, test.says)
 			if test.schedule != nil {
-				err = test.guard.Loop(t.Context(), test.schedule, func(context.Context) error { return errors.New("run") })
+				err = test.guard.Loop(t.Context(), test.schedule,
+					func(context.Context) error { return errors.New("run") })
 				require.ErrorContains(t, err, test.says)
 			}
 		})

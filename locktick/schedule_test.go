@@ -35,30 +35,39 @@ func TestEvery_Next(t *testing.T) {
 		{7 * 24 * time.Hour, noon, "2026-03-30T00:00:00Z"}, // a Monday
 		{-time.Hour, noon, "0001-01-01T00:00:00Z"},
 	} {
-		require.Equal(t, test.next, locktick.Every(test.every).Next(test.t).Format(time.RFC3339Nano), test)
+		require.Equal(t, test.next, locktick.Every(test.every).Next(test.t).Format(time.RFC3339Nano),
+			test)
 	}
 }
 
 func TestLast(t *testing.T) {
-	few := at{noon, noon.Add(time.Minute), noon.Add(time.Minute + 300*time.Millisecond), noon.AddDate(4, 0, 0)}
+	few := at{noon, noon.Add(time.Minute), noon.Add(time.Minute + 300*time.Millisecond),
+		noon.AddDate(4, 0, 0)}
 	for name, test := range map[string]struct {
 		s    locktick.Schedule
 		now  time.Time
 		last time.Time
 	}{
-		"at the tick":                           {locktick.Every(time.Hour), noon, noon},
-		"a moment after it":                     {locktick.Every(time.Hour), noon.Add(1), noon},
-		"long after it":                         {locktick.Every(time.Hour), noon.Add(59 * time.Minute), noon},
-		"a second before the next":              {locktick.Every(time.Hour), noon.Add(time.Hour - time.Second), noon},
-		"a clock stepped back a little":         {locktick.Every(time.Hour), noon.Add(-time.Second + 1), noon},
-		"dense ticks, nearer to the one before": {locktick.Every(time.Second), noon.Add(499 * time.Millisecond), noon},
-		"dense ticks, nearer to the one after":  {locktick.Every(time.Second), noon.Add(501 * time.Millisecond), noon.Add(time.Second)},
-		"years after the last one":              {few, noon.AddDate(3, 0, 0), noon.Add(time.Minute + 300*time.Millisecond)},
-		"after all of them":                     {few, noon.AddDate(90, 0, 0), noon.AddDate(4, 0, 0)},
-		"two within a second":                   {few, noon.Add(time.Minute + 100*time.Millisecond), noon.Add(time.Minute)},
-		"before the first":                      {few, noon.Add(-time.Minute), time.Time{}},
-		"just before the first":                 {few, noon.Add(-time.Millisecond), noon},
-		"no ticks":                              {at{}, noon, time.Time{}},
+		"at the tick":       {locktick.Every(time.Hour), noon, noon},
+		"a moment after it": {locktick.Every(time.Hour), noon.Add(1), noon},
+		"long after it": {locktick.Every(time.Hour), noon.Add(59 * time.Minute),
+			noon},
+		"a second before the next": {locktick.Every(time.Hour),
+			noon.Add(time.Hour - time.Second), noon},
+		"a clock stepped back a little": {locktick.Every(time.Hour), noon.Add(-time.Second + 1),
+			noon},
+		"dense ticks, nearer to the one before": {locktick.Every(time.Second),
+			noon.Add(499 * time.Millisecond), noon},
+		"dense ticks, nearer to the one after": {locktick.Every(time.Second),
+			noon.Add(501 * time.Millisecond), noon.Add(time.Second)},
+		"years after the last one": {few, noon.AddDate(3, 0, 0),
+			noon.Add(time.Minute + 300*time.Millisecond)},
+		"after all of them": {few, noon.AddDate(90, 0, 0), noon.AddDate(4, 0, 0)},
+		"two within a second": {few, noon.Add(time.Minute + 100*time.Millisecond),
+			noon.Add(time.Minute)},
+		"before the first":      {few, noon.Add(-time.Minute), time.Time{}},
+		"just before the first": {few, noon.Add(-time.Millisecond), noon},
+		"no ticks":              {at{}, noon, time.Time{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.Equal(t, test.last, locktick.Last(test.s, test.now))
@@ -67,7 +76,8 @@ func TestLast(t *testing.T) {
 }
 
 func TestLast_until_next(t *testing.T) {
-	for _, every := range []time.Duration{time.Second, 7 * time.Second, time.Minute, 45 * time.Minute, 30 * time.Hour} {
+	for _, every := range []time.Duration{time.Second, 7 * time.Second, time.Minute, 45 * time.Minute,
+		30 * time.Hour} {
 		s := locktick.Every(every)
 		tick := s.Next(noon)
 		until := min(every-time.Second, every/2)
@@ -100,15 +110,21 @@ func TestIn(t *testing.T) {
 	}{
 		{"Europe/Berlin", daily{2, 30}, "2026-03-28T00:00:00Z", []string{ // summer begins on the 29th
 			"2026-03-28T02:30:00+01:00", "2026-03-29T03:30:00+02:00", "2026-03-30T02:30:00+02:00"}},
-		{"Europe/Berlin", daily{2, 30}, "2026-03-29T01:10:00Z", []string{"2026-03-29T03:30:00+02:00", "2026-03-30T02:30:00+02:00"}},
+		{"Europe/Berlin", daily{2, 30}, "2026-03-29T01:10:00Z", []string{"2026-03-29T03:30:00+02:00",
+			"2026-03-30T02:30:00+02:00"}},
 		{"Europe/Berlin", daily{2, 30}, "2026-03-29T01:30:00Z", []string{"2026-03-30T02:30:00+02:00"}},
-		{"Europe/Berlin", daily{3, 0}, "2026-03-28T12:00:00Z", []string{"2026-03-29T03:00:00+02:00", "2026-03-30T03:00:00+02:00"}},
-		{"Europe/Berlin", daily{1, 59}, "2026-03-28T12:00:00Z", []string{"2026-03-29T01:59:00+01:00", "2026-03-30T01:59:00+02:00"}},
-		{"Europe/Berlin", daily{2, 0}, "2026-03-28T12:00:00Z", []string{"2026-03-29T03:00:00+02:00", "2026-03-30T02:00:00+02:00"}},
-		{"America/New_York", daily{2, 30}, "2026-03-07T12:00:00Z", []string{"2026-03-08T03:30:00-04:00", "2026-03-09T02:30:00-04:00"}},
+		{"Europe/Berlin", daily{3, 0}, "2026-03-28T12:00:00Z", []string{"2026-03-29T03:00:00+02:00",
+			"2026-03-30T03:00:00+02:00"}},
+		{"Europe/Berlin", daily{1, 59}, "2026-03-28T12:00:00Z", []string{"2026-03-29T01:59:00+01:00",
+			"2026-03-30T01:59:00+02:00"}},
+		{"Europe/Berlin", daily{2, 0}, "2026-03-28T12:00:00Z", []string{"2026-03-29T03:00:00+02:00",
+			"2026-03-30T02:00:00+02:00"}},
+		{"America/New_York", daily{2, 30}, "2026-03-07T12:00:00Z",
+			[]string{"2026-03-08T03:30:00-04:00", "2026-03-09T02:30:00-04:00"}},
 		{"Europe/Berlin", locktick.Every(time.Hour), "2026-03-28T23:30:00Z", []string{
 			"2026-03-29T01:00:00+01:00", "2026-03-29T03:00:00+02:00", "2026-03-29T04:00:00+02:00"}},
-		{"UTC", daily{2, 30}, "2026-03-28T00:00:00Z", []string{"2026-03-28T02:30:00Z", "2026-03-29T02:30:00Z"}},
+		{"UTC", daily{2, 30}, "2026-03-28T00:00:00Z", []string{"2026-03-28T02:30:00Z",
+			"2026-03-29T02:30:00Z"}},
 	} {
 		location, err := time.LoadLocation(test.zone)
 		require.NoError(t, err)

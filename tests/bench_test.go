@@ -15,9 +15,10 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
-// The floor of each benchmark is the bare statement of the same kind through the same driver. The two take turns, so that
-// whatever else the machine does befalls both alike; what counts is the ratio of their medians, x-floor. ns/op is of the two
-// together. PostgreSQL has a server of its own here, which waits for the disk at every commit, as servers do.
+// The floor of each benchmark is the bare statement of the same kind through the same driver. The
+// two take turns, so that whatever else the machine does befalls both alike; what counts is the
+// ratio of their medians, x-floor. ns/op is of the two together. PostgreSQL has a server of its
+// own here, which waits for the disk at every commit, as servers do.
 
 var durable = sync.OnceValues(func() (*pgtest.Server, error) {
 	s, err := pgtest.Start()
@@ -42,7 +43,8 @@ var benchmarked = []dbtest.Engine{
 }
 
 // benchmark times the floor and the call against the row that setup left.
-func benchmark(b *testing.B, setup func(*testing.B, *lock.Lock), floor func(*sql.DB) error, call func(*lock.Lock) error) {
+func benchmark(b *testing.B, setup func(*testing.B, *lock.Lock), floor func(*sql.DB) error,
+	call func(*lock.Lock) error) {
 	for _, e := range benchmarked {
 		b.Run(e.Name, func(b *testing.B) {
 			db := e.Open(b)
@@ -76,7 +78,8 @@ func benchmark(b *testing.B, setup func(*testing.B, *lock.Lock), floor func(*sql
 }
 
 func update(db *sql.DB, status string) error {
-	_, err := db.Exec("UPDATE locks SET status = $1 WHERE component_name = $2 AND job_name = $3", status, component, job)
+	_, err := db.Exec("UPDATE locks SET status = $1 WHERE component_name = $2 AND job_name = $3",
+		status, component, job)
 	return err
 }
 
@@ -85,16 +88,21 @@ func BenchmarkPair(b *testing.B) {
 		func(b *testing.B, l *lock.Lock) { require.NoError(b, l.Enable(component, job)) },
 		func(db *sql.DB) error { return errors.Join(update(db, "LOCKED"), update(db, "UNLOCKED")) },
 		func(l *lock.Lock) error {
-			return errors.Join(l.Lock(component, "a", job, "1", time.Hour), l.Unlock(component, "a", job, "1"))
+			return errors.Join(l.Lock(component, "a", job, "1", time.Hour),
+				l.Unlock(component, "a", job, "1"))
 		})
 }
 
 func BenchmarkRefused(b *testing.B) {
 	benchmark(b,
-		func(b *testing.B, l *lock.Lock) { require.NoError(b, l.Lock(component, "b", job, "2", time.Hour)) },
+		func(b *testing.B, l *lock.Lock) {
+			require.NoError(b, l.Lock(component, "b", job, "2",
+				time.Hour))
+		},
 		func(db *sql.DB) error {
 			var componentID, jobID string
-			return db.QueryRow("SELECT component_id, job_id FROM locks WHERE component_name = $1 AND job_name = $2", component, job).
+			return db.QueryRow("SELECT component_id, job_id FROM locks WHERE component_name = $1 AND "+
+				"job_name = $2", component, job).
 				Scan(&componentID, &jobID)
 		},
 		func(l *lock.Lock) error {
@@ -110,7 +118,8 @@ func BenchmarkEnable(b *testing.B) {
 	benchmark(b,
 		func(b *testing.B, l *lock.Lock) { require.NoError(b, l.Enable(component, job)) },
 		func(db *sql.DB) error {
-			_, err := db.Exec("UPDATE locks SET enabled = TRUE WHERE component_name = $1 AND job_name = $2", component, job)
+			_, err := db.Exec("UPDATE locks SET enabled = TRUE WHERE component_name = $1 AND job_name = $2",
+				component, job)
 			return err
 		},
 		func(l *lock.Lock) error { return l.Enable(component, job) })

@@ -26,7 +26,8 @@ import (
 
 // What users ran into.
 
-var isolations = []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable}
+var isolations = []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead,
+	sql.LevelSerializable}
 
 // begun begins a transaction whose snapshot is taken.
 func begun(t *testing.T, db *sql.DB, level sql.IsolationLevel) *sql.Tx {
@@ -73,7 +74,8 @@ func TestLease_Check_oldSnapshot(t *testing.T) {
 					require.NoError(t, tx.Commit())
 
 					// A lease that was lost before the snapshot is never found well.
-					require.NoError(t, l.ForceRelease(t.Context(), component, job, lock.Holder{ComponentID: "a", JobID: "1"}))
+					require.NoError(t, l.ForceRelease(t.Context(), component, job, lock.Holder{ComponentID: "a",
+						JobID: "1"}))
 					tx = begun(t, tb.DB, level)
 					require.ErrorIs(t, le.Check(t.Context(), tx), lock.ErrLost)
 					require.NoError(t, tx.Rollback())
@@ -96,7 +98,8 @@ func TestLock_Lock_oldSnapshotOfTheCaller(t *testing.T) {
 				} {
 					tb.Put(ours)
 					tx := begun(t, tb.DB, level)
-					require.NoError(t, l.ForceRelease(t.Context(), component, job, lock.Holder{ComponentID: "a", JobID: "1"}))
+					require.NoError(t, l.ForceRelease(t.Context(), component, job, lock.Holder{ComponentID: "a",
+						JobID: "1"}))
 					require.NoError(t, l.Lock(component, "b", job, "2", time.Hour))
 					err := call(lock.New(tx))
 					if level == sql.LevelReadCommitted {
@@ -215,7 +218,8 @@ func TestLock_refusedWhileConnecting(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		tb.Lock()
-		for code, cured := range map[string]bool{"XX000": true, "08P01": true, "53300": true, "28P01": false, "3D000": false} {
+		for code, cured := range map[string]bool{"XX000": true, "08P01": true, "53300": true,
+			"28P01": false, "3D000": false} {
 			u, err := url.Parse(tb.DSN)
 			require.NoError(t, err)
 			u.Host = gate(t, u.Host, 3, code)
@@ -241,7 +245,8 @@ func TestJob_Wait_timeoutsOfTheServer(t *testing.T) {
 			db, faulty := e.OpenFaulty(t, tb.DSN+"&"+timeout)
 			l, err := lock.NewWith(db, lock.Options{NoDDL: true})
 			require.NoError(t, err)
-			tb.Put(dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "UNLOCKED", Age: time.Minute})
+			tb.Put(dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "UNLOCKED",
+				Age: time.Minute})
 			other := inTx(t, tb.DB)
 			_, err = other.Exec("SELECT FROM locks FOR UPDATE")
 			require.NoError(t, err)
@@ -277,7 +282,8 @@ func TestNew_muteHost(t *testing.T) {
 			mute, err := net.Listen("tcp", "127.0.0.1:0")
 			require.NoError(t, err)
 			defer mute.Close()
-			db := dbtest.Engine{Driver: driver}.OpenDSN(t, "postgres://postgres@"+mute.Addr().String()+"/postgres?sslmode=disable")
+			db := dbtest.Engine{Driver: driver}.OpenDSN(t,
+				"postgres://postgres@"+mute.Addr().String()+"/postgres?sslmode=disable")
 			made := make(chan *lock.Lock, 1)
 			go func() { made <- lock.New(db) }()
 			select {
@@ -296,7 +302,8 @@ func TestLock_List_timesWrittenByHand(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		l := tb.Lock()
-		times := []string{"'infinity'", "'-infinity'", "'9999-12-31 23:59:59-05'", "'20000-01-01 00:00:00+00'", "'0044-03-15 12:00:00+00 BC'", "NULL", "'0001-01-01 00:00:00+00'"}
+		times := []string{"'infinity'", "'-infinity'", "'9999-12-31 23:59:59-05'",
+			"'20000-01-01 00:00:00+00'", "'0044-03-15 12:00:00+00 BC'", "NULL", "'0001-01-01 00:00:00+00'"}
 		switch {
 		case e.SQLite():
 			times = []string{"'soon'", "''", "0", "NULL", "'9999-12-31 23:59:59.999999+00:00'", "x'00'"}
@@ -318,7 +325,8 @@ func TestLock_List_timesWrittenByHand(t *testing.T) {
 			require.Equal(t, s.Holder.LockTime, one.Holder.LockTime)
 			require.IsType(t, &lock.ErrUnauthorised{}, l.Lock(component, "a", s.JobName, "1", 0), times[i])
 			require.IsType(t, &lock.ErrUnauthorised{}, l.Unlock(component, "a", s.JobName, "1"), times[i])
-			// Whether it has expired or not: it is one or the other, and the holder can be released.
+			// Whether it has expired or not: it is one or the other, and the holder can be
+			// released.
 			if err := l.Lock(component, "a", s.JobName, "1", time.Hour); err == nil {
 				require.NoError(t, l.Unlock(component, "a", s.JobName, "1"))
 			} else {
@@ -332,14 +340,16 @@ func TestLock_List_timesWrittenByHand(t *testing.T) {
 
 // table is a CREATE TABLE with some columns changed.
 func table(changes ...string) string {
-	columns := map[string]string{"component_name": "TEXT", "component_id": "TEXT", "job_name": "TEXT", "job_id": "TEXT",
+	columns := map[string]string{"component_name": "TEXT", "component_id": "TEXT", "job_name": "TEXT",
+		"job_id":  "TEXT",
 		"enabled": "BOOL", "status": "TEXT", "lock_time": "TIMESTAMPTZ"}
 	for _, c := range changes {
 		name, typ, _ := strings.Cut(c, " ")
 		columns[name] = typ
 	}
 	s := "CREATE TABLE locks ("
-	for _, name := range []string{"component_name", "component_id", "job_name", "job_id", "enabled", "status", "lock_time"} {
+	for _, name := range []string{"component_name", "component_id", "job_name", "job_id", "enabled",
+		"status", "lock_time"} {
 		s += name + " " + columns[name] + ", "
 	}
 	return s + "PRIMARY KEY (component_name, job_name))"
@@ -351,17 +361,31 @@ func TestLock_columnsOfAnotherType(t *testing.T) {
 		works   bool   // else each acquisition is an error, or never grants two
 		problem string // what CheckTable says
 	}{
-		"VARCHAR":             {[]string{table("component_name VARCHAR(100)", "component_id VARCHAR(100)", "job_name VARCHAR(100)", "job_id VARCHAR(100)", "status VARCHAR(20)")}, true, ""},
-		"enum":                {[]string{"CREATE TYPE lock_status AS ENUM ('UNLOCKED', 'LOCKED')", table("status lock_status")}, true, ""},
-		"domain":              {[]string{"CREATE DOMAIN name_of AS TEXT CHECK (length(VALUE) < 100)", table("component_name name_of", "component_id name_of", "job_name name_of", "job_id name_of", "status name_of")}, true, ""},
-		"domain of the time":  {[]string{"CREATE DOMAIN moment AS TIMESTAMPTZ", table("lock_time moment")}, true, ""},
-		"CHAR(20) of the IDs": {[]string{table("component_id CHAR(20)", "job_id CHAR(20)")}, true, "pads its values"},
-		"CHAR(20) of all":     {[]string{table("component_name CHAR(20)", "component_id CHAR(20)", "job_name CHAR(20)", "job_id CHAR(20)", "status CHAR(20)")}, true, "pads its values"},
-		"TIMESTAMP":           {[]string{table("lock_time TIMESTAMP")}, false, "make it TIMESTAMPTZ"},
-		"no key":              {[]string{strings.Replace(table(), ", PRIMARY KEY (component_name, job_name)", "", 1)}, false, "no primary key"},
-		"unique index":        {[]string{strings.Replace(table(), ", PRIMARY KEY (component_name, job_name)", "", 1), "CREATE UNIQUE INDEX ON locks (job_name, component_name)"}, true, ""},
-		"partial index":       {[]string{strings.Replace(table(), ", PRIMARY KEY (component_name, job_name)", "", 1), "CREATE UNIQUE INDEX ON locks (job_name, component_name) WHERE enabled"}, false, "no primary key"},
-		"another order":       {[]string{"CREATE TABLE locks (component_name TEXT, job_name TEXT, component_id TEXT, job_id TEXT, enabled BOOL, status TEXT, lock_time TIMESTAMPTZ, PRIMARY KEY (component_name, job_name))"}, true, "in that order"},
+		"VARCHAR": {[]string{table("component_name VARCHAR(100)", "component_id VARCHAR(100)",
+			"job_name VARCHAR(100)", "job_id VARCHAR(100)", "status VARCHAR(20)")}, true, ""},
+		"enum": {[]string{"CREATE TYPE lock_status AS ENUM ('UNLOCKED', 'LOCKED')",
+			table("status lock_status")}, true, ""},
+		"domain": {[]string{"CREATE DOMAIN name_of AS TEXT CHECK (length(VALUE) < 100)",
+			table("component_name name_of", "component_id name_of", "job_name name_of", "job_id name_of",
+				"status name_of")}, true, ""},
+		"domain of the time": {[]string{"CREATE DOMAIN moment AS TIMESTAMPTZ",
+			table("lock_time moment")}, true, ""},
+		"CHAR(20) of the IDs": {[]string{table("component_id CHAR(20)", "job_id CHAR(20)")}, true,
+			"pads its values"},
+		"CHAR(20) of all": {[]string{table("component_name CHAR(20)", "component_id CHAR(20)",
+			"job_name CHAR(20)", "job_id CHAR(20)", "status CHAR(20)")}, true, "pads its values"},
+		"TIMESTAMP": {[]string{table("lock_time TIMESTAMP")}, false, "make it TIMESTAMPTZ"},
+		"no key": {[]string{strings.Replace(table(),
+			", PRIMARY KEY (component_name, job_name)", "", 1)}, false, "no primary key"},
+		"unique index": {[]string{strings.Replace(table(),
+			", PRIMARY KEY (component_name, job_name)", "", 1), "CREATE UNIQUE INDEX ON locks (job_name, " +
+			"component_name)"}, true, ""},
+		"partial index": {[]string{strings.Replace(table(),
+			", PRIMARY KEY (component_name, job_name)", "", 1), "CREATE UNIQUE INDEX ON locks (job_name, " +
+			"component_name) WHERE enabled"}, false, "no primary key"},
+		"another order": {[]string{"CREATE TABLE locks (component_name TEXT, job_name TEXT, " +
+			"component_id TEXT, job_id TEXT, enabled BOOL, status TEXT, lock_time TIMESTAMPTZ, PRIMARY " +
+			"KEY (component_name, job_name))"}, true, "in that order"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onPostgres(t, func(t *testing.T, e dbtest.Engine) {
@@ -408,13 +432,15 @@ func TestLock_rowLevelSecurity(t *testing.T) {
 		tb := dbtest.NewTable(t, e)
 		owner := tb.Lock()
 		role := newRole(tb)
-		role.owner("GRANT SELECT, INSERT, UPDATE, DELETE ON locks TO "+role.name, "ALTER TABLE locks ENABLE ROW LEVEL SECURITY")
+		role.owner("GRANT SELECT, INSERT, UPDATE, DELETE ON locks TO "+role.name,
+			"ALTER TABLE locks ENABLE ROW LEVEL SECURITY")
 		l := lock.New(e.OpenDSN(t, role.dsn))
 		require.NoError(t, owner.Lock(component, "a", job, "1", 0))
 		require.NoError(t, owner.Disable(component, job))
 		_, err := l.Status(t.Context(), component, job)
 		for call, err := range map[string]error{
-			"Status": err, "Unlock": l.Unlock(component, "a", job, "1"), "Lock": l.Lock(component, "a", job, "1", 0),
+			"Status": err, "Unlock": l.Unlock(component, "a", job, "1"), "Lock": l.Lock(component, "a", job,
+				"1", 0),
 			"CheckTable": l.CheckTable(t.Context()), "Delete": l.Delete(t.Context(), component, job),
 		} {
 			require.ErrorContains(t, err, "row-level security", call)
@@ -448,7 +474,8 @@ func TestLock_CheckTable(t *testing.T) {
 		tb := dbtest.NewTable(t, e)
 		tb.Lock()
 		role := newRole(tb)
-		role.owner("GRANT SELECT ON locks TO "+role.name, "ALTER ROLE "+role.name+" SET default_transaction_read_only = on")
+		role.owner("GRANT SELECT ON locks TO "+role.name,
+			"ALTER ROLE "+role.name+" SET default_transaction_read_only = on")
 		err := lock.New(e.OpenDSN(t, role.dsn)).CheckTable(t.Context())
 		require.ErrorContains(t, err, "may not INSERT")
 		require.ErrorContains(t, err, "may not UPDATE")
@@ -456,7 +483,8 @@ func TestLock_CheckTable(t *testing.T) {
 	})
 	t.Run("encoding", func(t *testing.T) {
 		dsn := dbtest.StartPostgres(t).DSN()
-		dbtest.Exec(t, dsn, "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+		dbtest.Exec(t, dsn,
+			"CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
 		t.Cleanup(func() { dbtest.Exec(t, dsn, "DROP DATABASE latin") })
 		db := e.OpenDSN(t, strings.Replace(dsn, "/postgres?", "/latin?", 1))
 		t.Cleanup(func() { db.Close() })
@@ -473,12 +501,15 @@ func TestLock_CheckTable(t *testing.T) {
 	t.Run("SQLite", func(t *testing.T) {
 		private := dbtest.Engine{Driver: "sqlite"}.OpenDSN(t, ":memory:")
 		private.SetMaxOpenConns(1)
-		require.ErrorContains(t, lock.New(private).CheckTable(t.Context()), "each connection may have one of its own")
+		require.ErrorContains(t, lock.New(private).CheckTable(t.Context()),
+			"each connection may have one of its own")
 		tb := dbtest.NewTable(t, engines[0])
-		_, err := tb.Exec("CREATE TABLE locks (component_name INT, component_id TEXT, job_name TEXT, job_id TEXT, enabled BOOL, status TEXT, lock_time TEXT)")
+		_, err := tb.Exec("CREATE TABLE locks (component_name INT, component_id TEXT, job_name TEXT, " +
+			"job_id TEXT, enabled BOOL, status TEXT, lock_time TEXT)")
 		require.NoError(t, err)
 		err = tb.Lock().CheckTable(t.Context())
-		for _, says := range []string{"component_name has the type INT", "lock_time has the type TEXT", "no primary key"} {
+		for _, says := range []string{"component_name has the type INT", "lock_time has the type TEXT",
+			"no primary key"} {
 			require.ErrorContains(t, err, says)
 		}
 	})
@@ -491,8 +522,10 @@ func TestOptions_Table(t *testing.T) {
 			file := map[lock.Dialect]string{lock.SQLite: "sqlite", lock.PostgreSQL: "postgres"}[e.Dialect()]
 			text, err := os.ReadFile(filepath.Join("..", "sql", file+".sql"))
 			require.NoError(t, err)
-			names := regexp.MustCompile(`[A-Za-z_]+`).FindAllString(regexp.MustCompile(`--[^\n]*`).ReplaceAllString(string(text), ""), -1)
-			names = append(names, "Job Locks", `a"b`, "a.b", "'; DROP TABLE locks; --", "$1", "%s", "ü", "{x}", strings.Repeat("l", 63))
+			names := regexp.MustCompile(`[A-Za-z_]+`).FindAllString(regexp.MustCompile(`--[^\n]*`).
+				ReplaceAllString(string(text), ""), -1)
+			names = append(names, "Job Locks", `a"b`, "a.b", "'; DROP TABLE locks; --", "$1", "%s", "ü",
+				"{x}", strings.Repeat("l", 63))
 			slices.Sort(names)
 			db := e.Open(t)
 			var refused []string

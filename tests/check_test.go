@@ -39,7 +39,8 @@ func TestACheckNeedsATransaction(t *testing.T) {
 			require.NotErrorIs(t, err, lock.ErrLost)
 		}
 		for name, some := range map[string]lock.Transaction{
-			"type that embeds Tx": struct{ *sql.Tx }{inTx(t, tb.DB)}, "Tx that nests": nesting{inTx(t, tb.DB)},
+			"type that embeds Tx": struct{ *sql.Tx }{inTx(t, tb.DB)}, "Tx that nests": nesting{inTx(t,
+				tb.DB)},
 		} {
 			require.NoError(t, lease.Check(t.Context(), some), name)
 			require.NoError(t, some.(interface{ Rollback() error }).Rollback())
@@ -78,7 +79,8 @@ func TestACheckWhoseTransactionIsOver(t *testing.T) {
 func waits(tb dbtest.Table) {
 	require.Eventually(tb.T, func() bool {
 		var n int
-		return tb.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").Scan(&n) == nil && n > 0
+		return tb.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").
+			Scan(&n) == nil && n > 0
 	}, 10*time.Second, time.Millisecond)
 }
 
@@ -86,7 +88,8 @@ func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		l := tb.Lock()
-		for name, end := range map[string]func(*sql.Tx) error{"Commit": (*sql.Tx).Commit, "Rollback": (*sql.Tx).Rollback} {
+		for name, end := range map[string]func(*sql.Tx) error{"Commit": (*sql.Tx).Commit,
+			"Rollback": (*sql.Tx).Rollback} {
 			for what, take := range map[string]func() error{
 				// For a challenger who states so short a duration the lock has expired.
 				"Lock": func() error { return l.Lock(component, "b", job, "2", time.Microsecond) },
@@ -105,7 +108,8 @@ func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
 			} {
 				t.Run(what+" until "+name, func(t *testing.T) {
 					tb := tb.With(t)
-					tb.Put(dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED", Age: time.Minute})
+					tb.Put(dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED",
+						Age: time.Minute})
 					lease := acquire(t, l, as("a", "1"))
 					tx := inTx(t, tb.DB)
 					require.NoError(t, lease.Check(t.Context(), tx))
@@ -117,10 +121,12 @@ func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
 						t.Fatal("it did not wait: ", err)
 					default:
 					}
-					require.Equal(t, dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED"}, tb.Get(component, job).Fields())
+					require.Equal(t, dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED"},
+						tb.Get(component, job).Fields())
 					require.NoError(t, end(tx))
 					require.NoError(t, <-done)
-					require.NotEqual(t, dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED"}, tb.Get(component, job).Fields())
+					require.NotEqual(t, dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED"},
+						tb.Get(component, job).Fields())
 					tx = inTx(t, tb.DB)
 					require.ErrorIs(t, lease.Check(t.Context(), tx), lock.ErrLost)
 				})
@@ -131,13 +137,15 @@ func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
 		tb := dbtest.NewTable(t, engines[0])
 		l, err := lock.NewWith(tb.DB, lock.Options{Retry: lock.RetryPolicy{Attempts: 1}})
 		require.NoError(t, err)
-		tb.Put(dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED", Age: time.Minute})
+		tb.Put(dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED",
+			Age: time.Minute})
 		lease := acquire(t, l, as("a", "1"))
 		tx := inTx(t, tb.DB)
 		require.NoError(t, lease.Check(t.Context(), tx))
 		// SQLite can't be seen to wait: a challenger that doesn't is told.
 		impatient := engines[0].OpenDSN(t, tb.DSN+"&_pragma=busy_timeout(0)")
-		once, err := lock.NewWith(impatient, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 1}})
+		once, err := lock.NewWith(impatient, lock.Options{NoDDL: true,
+			Retry: lock.RetryPolicy{Attempts: 1}})
 		require.NoError(t, err)
 		require.ErrorContains(t, once.Lock(component, "b", job, "2", time.Microsecond), "locked")
 		require.NoError(t, tx.Commit())
@@ -145,8 +153,8 @@ func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
 	})
 }
 
-// TestAStaleHolderNeverCommits lets one holder take over from another at all sorts of moments, while each writes its token
-// to a ledger in a transaction that ends in a check.
+// TestAStaleHolderNeverCommits lets one holder take over from another at all sorts of moments,
+// while each writes its token to a ledger in a transaction that ends in a check.
 func TestAStaleHolderNeverCommits(t *testing.T) {
 	schedules := 200
 	if testing.Short() {
@@ -161,12 +169,14 @@ func TestAStaleHolderNeverCommits(t *testing.T) {
 			l := tb.Lock()
 			_, err := tb.Exec("DROP TABLE IF EXISTS ledger")
 			require.NoError(t, err)
-			_, err = tb.Exec("CREATE TABLE ledger (schedule BIGINT, token BIGINT, PRIMARY KEY (schedule, token))")
+			_, err = tb.Exec("CREATE TABLE ledger (schedule BIGINT, token BIGINT, PRIMARY KEY (schedule, " +
+				"token))")
 			require.NoError(t, err)
 			random := rand.New(rand.NewPCG(1, 2))
 			var committed, rejected int
 			for n := range schedules {
-				s := schedule{tb: tb, l: l, n: n, job: fmt.Sprintf("%s-%d", job, n), order: order(random.IntN(3)), seed: random.Uint64()}
+				s := schedule{tb: tb, l: l, n: n, job: fmt.Sprintf("%s-%d", job, n),
+					order: order(random.IntN(3)), seed: random.Uint64()}
 				s.run()
 				switch {
 				case s.committed && s.stale:
@@ -182,7 +192,8 @@ func TestAStaleHolderNeverCommits(t *testing.T) {
 					t.Fatalf("schedule %d", n)
 				}
 			}
-			t.Logf("of the first holder's transactions %d were committed, %d were rejected", committed, rejected)
+			t.Logf("of the first holder's transactions %d were committed, %d were rejected", committed,
+				rejected)
 			require.NotZero(t, committed)
 			require.NotZero(t, rejected)
 		})
@@ -279,7 +290,8 @@ func (s *schedule) write(lease *lock.Lease, pause, before, after func()) bool {
 		return false
 	}
 	defer tx.Rollback()
-	if _, err := tx.Exec("INSERT INTO ledger (schedule, token) VALUES ($1, $2)", s.n, lease.Token()); err != nil {
+	if _, err := tx.Exec("INSERT INTO ledger (schedule, token) VALUES ($1, $2)", s.n,
+		lease.Token()); err != nil {
 		t.Error(err)
 		return false
 	}
@@ -309,7 +321,8 @@ func (s *schedule) write(lease *lock.Lease, pause, before, after func()) bool {
 func (s *schedule) ledger(db interface {
 	QueryRow(query string, args ...interface{}) *sql.Row
 }, where string, token int64) (n int) {
-	if err := db.QueryRow("SELECT count(*) FROM ledger WHERE schedule = $1 AND "+where, s.n, token).Scan(&n); err != nil {
+	if err := db.QueryRow("SELECT count(*) FROM ledger WHERE schedule = $1 AND "+where, s.n,
+		token).Scan(&n); err != nil {
 		s.tb.T.Error(err)
 	}
 	return n

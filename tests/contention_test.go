@@ -22,8 +22,8 @@ func rounds() int {
 	return 20
 }
 
-// TestOfAnyNumberOfChallengersOneWins races challengers on connections of their own, and at times a rival that does
-// something else to the row at the same moment.
+// TestOfAnyNumberOfChallengersOneWins races challengers on connections of their own, and at times
+// a rival that does something else to the row at the same moment.
 func TestOfAnyNumberOfChallengersOneWins(t *testing.T) {
 	const (
 		oneWinner = iota
@@ -38,13 +38,17 @@ func TestOfAnyNumberOfChallengersOneWins(t *testing.T) {
 		previous   lock.Holder
 		mayDisable bool
 	}{
-		{name: "free lock", given: dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "UNLOCKED", Age: time.Minute}, want: oneWinner},
+		{name: "free lock", given: dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true,
+			Status: "UNLOCKED", Age: time.Minute}, want: oneWinner},
 		{name: "missing row", want: oneWinner},
-		{name: "expired lock", given: dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "LOCKED", Age: 2 * time.Hour}, want: oneWinner},
-		{name: "lock being released", given: dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "LOCKED", Age: time.Minute}, want: atMostOne,
+		{name: "expired lock", given: dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true,
+			Status: "LOCKED", Age: 2 * time.Hour}, want: oneWinner},
+		{name: "lock being released", given: dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true,
+			Status: "LOCKED", Age: time.Minute}, want: atMostOne,
 			rival:    func(l *lock.Lock) error { return l.Unlock(component, "b", job, "2") },
 			previous: lock.Holder{ComponentID: "b", JobID: "2"}},
-		{name: "lock being disabled", given: dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "UNLOCKED", Age: time.Minute}, want: atMostOne,
+		{name: "lock being disabled", given: dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true,
+			Status: "UNLOCKED", Age: time.Minute}, want: atMostOne,
 			rival:      func(l *lock.Lock) error { return l.Disable(component, job) },
 			mayDisable: true},
 	}
@@ -80,7 +84,8 @@ func TestOfAnyNumberOfChallengersOneWins(t *testing.T) {
 					}
 					if winner != "" {
 						won++
-						require.Equal(t, dbtest.Row{ComponentID: winner, JobID: "run", Enabled: !race.mayDisable, Status: "LOCKED"}, tb.Get(component, job).Fields())
+						require.Equal(t, dbtest.Row{ComponentID: winner, JobID: "run", Enabled: !race.mayDisable,
+							Status: "LOCKED"}, tb.Get(component, job).Fields())
 					} else {
 						require.Equal(t, atMostOne, race.want, "nobody has won: %v", errs)
 						require.Equal(t, "UNLOCKED", tb.Get(component, job).Status.String)
@@ -90,7 +95,8 @@ func TestOfAnyNumberOfChallengersOneWins(t *testing.T) {
 						case nil:
 						case *lock.ErrUnauthorised:
 							holder := lock.Holder{ComponentID: err.Holder().ComponentID, JobID: err.Holder().JobID}
-							require.Contains(t, []lock.Holder{{ComponentID: winner, JobID: "run"}, race.previous}, holder)
+							require.Contains(t, []lock.Holder{{ComponentID: winner, JobID: "run"}, race.previous},
+								holder)
 							require.NotEmpty(t, holder.ComponentID)
 						case *lock.ErrDisabled:
 							require.True(t, race.mayDisable, err)

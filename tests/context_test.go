@@ -18,9 +18,18 @@ var withContext = map[string]func(ctx context.Context, l *lock.Lock) error{
 	"Lock": func(ctx context.Context, l *lock.Lock) error {
 		return l.LockContext(ctx, component, "a", job, "1", time.Hour)
 	},
-	"Unlock":  func(ctx context.Context, l *lock.Lock) error { return l.UnlockContext(ctx, component, "a", job, "1") },
-	"Enable":  func(ctx context.Context, l *lock.Lock) error { return l.EnableContext(ctx, component, job) },
-	"Disable": func(ctx context.Context, l *lock.Lock) error { return l.DisableContext(ctx, component, job) },
+	"Unlock": func(ctx context.Context, l *lock.Lock) error {
+		return l.UnlockContext(ctx, component,
+			"a", job, "1")
+	},
+	"Enable": func(ctx context.Context, l *lock.Lock) error {
+		return l.EnableContext(ctx, component,
+			job)
+	},
+	"Disable": func(ctx context.Context, l *lock.Lock) error {
+		return l.DisableContext(ctx, component,
+			job)
+	},
 	"Acquire": func(ctx context.Context, l *lock.Lock) error {
 		lease, err := l.Acquire(ctx, as("a", "1"))
 		if err == nil {
@@ -28,7 +37,11 @@ var withContext = map[string]func(ctx context.Context, l *lock.Lock) error{
 		}
 		return err
 	},
-	"Status": func(ctx context.Context, l *lock.Lock) error { _, err := l.Status(ctx, component, job); return err },
+	"Status": func(ctx context.Context, l *lock.Lock) error {
+		_,
+			err := l.Status(ctx, component, job)
+		return err
+	},
 	"ForceRelease": func(ctx context.Context, l *lock.Lock) error {
 		return l.ForceRelease(ctx, component, job, lock.Holder{ComponentID: "a", JobID: "1"})
 	},
@@ -62,7 +75,8 @@ func TestACallWhoseContextIsOverAsksNothing(t *testing.T) {
 	late, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Hour))
 	defer cancel()
 	for verb, call := range withContext {
-		for want, ctx := range map[error]context.Context{context.Canceled: over, context.DeadlineExceeded: late} {
+		for want, ctx := range map[error]context.Context{context.Canceled: over,
+			context.DeadlineExceeded: late} {
 			for _, l := range []*lock.Lock{lock.New(asked), lock.NewMemory(lock.Options{})} {
 				err := call(ctx, l)
 				require.ErrorIs(t, err, want)
@@ -151,7 +165,8 @@ func TestACallThatIsCutShortIsSettledByTheSameCall(t *testing.T) {
 					case !errors.Is(err, lock.ErrOutcomeUnknown):
 						require.ErrorIs(t, err, context.DeadlineExceeded)
 						if done {
-							// It may still be on its way when the row is read; never the other way round.
+							// It may still be on its way when the row is read; never the other
+							// way round.
 							t.Error("it was carried out, and the error doesn't say that it may have been: ", err)
 						}
 					default:

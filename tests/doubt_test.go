@@ -52,7 +52,8 @@ var doubtfuls = func() []doubtful {
 	unlocked := row("a", "1", true, "UNLOCKED")
 	tick := time.Date(2020, 3, 29, 2, 0, 0, 0, time.UTC)
 	its, before := tick.Format(time.RFC3339), tick.Add(-time.Second).Format(time.RFC3339)
-	ticked := lock.Job{ComponentName: component, JobName: job, ComponentID: "a", Tick: tick, TTL: time.Hour}
+	ticked := lock.Job{ComponentName: component, JobName: job, ComponentID: "a", Tick: tick,
+		TTL: time.Hour}
 	acquires := func(j lock.Job) func(*testing.T, *lock.Lock, *lock.Lease) error {
 		return func(t *testing.T, l *lock.Lock, _ *lock.Lease) error {
 			_, err := l.Acquire(t.Context(), j)
@@ -74,7 +75,8 @@ var doubtfuls = func() []doubtful {
 		{name: "Unlock", given: mine, call: func(t *testing.T, l *lock.Lock, _ *lock.Lease) error {
 			return l.Unlock(component, "a", job, "1")
 		}, after: unlocked, stolen: unknown},
-		{name: "Enable", given: row("a", "1", false, "LOCKED"), call: func(t *testing.T, l *lock.Lock, _ *lock.Lease) error {
+		{name: "Enable", given: row("a", "1", false, "LOCKED"), call: func(t *testing.T, l *lock.Lock,
+			_ *lock.Lease) error {
 			return l.Enable(component, job)
 		}, after: mine, stolen: done},
 		{name: "Disable, no row", call: func(t *testing.T, l *lock.Lock, _ *lock.Lease) error {
@@ -87,14 +89,18 @@ var doubtfuls = func() []doubtful {
 			return l.Delete(t.Context(), component, job)
 		}, stolen: unknown},
 		{name: "Acquire", given: free, call: acquires(as("a", "1")), after: mine, stolen: byRival},
-		{name: "Acquire of a tick", given: free, call: acquires(ticked), after: row("a", its, true, "LOCKED"), stolen: alreadyRunByRival},
-		{name: "Renew", lease: true, job: as("a", "1"), call: func(t *testing.T, _ *lock.Lock, le *lock.Lease) error {
+		{name: "Acquire of a tick", given: free, call: acquires(ticked),
+			after: row("a", its, true, "LOCKED"), stolen: alreadyRunByRival},
+		{name: "Renew", lease: true, job: as("a", "1"), call: func(t *testing.T, _ *lock.Lock,
+			le *lock.Lease) error {
 			return le.Renew(t.Context())
 		}, after: mine, stolen: lost},
-		{name: "Release", lease: true, job: ticked, call: func(t *testing.T, _ *lock.Lock, le *lock.Lease) error {
+		{name: "Release", lease: true, job: ticked, call: func(t *testing.T, _ *lock.Lock,
+			le *lock.Lease) error {
 			return le.Release(t.Context())
 		}, after: row("a", its, true, "UNLOCKED"), stolen: done},
-		{name: "GiveBack", lease: true, job: ticked, call: func(t *testing.T, _ *lock.Lock, le *lock.Lease) error {
+		{name: "GiveBack", lease: true, job: ticked, call: func(t *testing.T, _ *lock.Lock,
+			le *lock.Lease) error {
 			return le.GiveBack(t.Context())
 		}, after: row("a", before, true, "UNLOCKED"), stolen: done},
 	}
@@ -133,15 +139,17 @@ func (d doubtful) requireDone(t *testing.T, tb dbtest.Table, what string) {
 	require.Equal(t, want, got, what)
 }
 
-// TestLock_lostReplies loses the replies to the first attempts of every call, to each statement, before
-// the server has carried it out and after, with and without another who has the lock before the next.
+// TestLock_lostReplies loses the replies to the first attempts of every call, to each statement,
+// before the server has carried it out and after, with and without another who has the lock
+// before the next.
 func TestLock_lostReplies(t *testing.T) {
 	errs := map[string]error{
 		"unexpected EOF": io.ErrUnexpectedEOF,
 		"ErrBadConn":     driver.ErrBadConn, // which lib/pq also says of what was sent
 	}
 	for _, e := range engines {
-		if e.SQLite() || e.Name == "PostgreSQL, pgx, serializable" || e.Name == "PostgreSQL, lib_pq, serializable" {
+		if e.SQLite() || e.Name == "PostgreSQL, pgx, serializable" ||
+			e.Name == "PostgreSQL, lib_pq, serializable" {
 			continue
 		}
 		t.Run(e.Name, func(t *testing.T) {
@@ -159,7 +167,8 @@ func TestLock_lostReplies(t *testing.T) {
 							for _, times := range []int{1, 2} {
 								for first, happened := 0, true; happened; first++ {
 									for _, rival := range []bool{false, true} {
-										what := fmt.Sprintf("%s, before: %t, %d times from statement %d, rival: %t", name, before, times, first, rival)
+										what := fmt.Sprintf("%s, before: %t, %d times from statement %d, rival: %t", name, before,
+											times, first, rival)
 										le := d.prepare(t, tb, l)
 										happened = false
 										faulty.Arm(func(n int) dbtest.Fault {
@@ -197,19 +206,23 @@ func TestLock_lostReplies(t *testing.T) {
 	}
 }
 
-// TestLock_everyReplyLost: when a call gives up, its error says that the outcome is unknown, and the
-// same call, repeated, settles it.
+// TestLock_everyReplyLost: when a call gives up, its error says that the outcome is unknown, and
+// the same call, repeated, settles it.
 func TestLock_everyReplyLost(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		tb.Lock()
 		db, faulty := e.OpenFaulty(t, tb.DSN)
-		l, err := lock.NewWith(db, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 3, Backoff: time.Microsecond}})
+		l, err := lock.NewWith(db, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 3,
+			Backoff: time.Microsecond}})
 		require.NoError(t, err)
 		for _, d := range doubtfuls {
 			for _, before := range []bool{true, false} {
 				le := d.prepare(t, tb, l)
-				faulty.Arm(func(int) dbtest.Fault { return dbtest.Fault{Err: io.ErrUnexpectedEOF, Before: before} })
+				faulty.Arm(func(int) dbtest.Fault {
+					return dbtest.Fault{Err: io.ErrUnexpectedEOF,
+						Before: before}
+				})
 				err := d.call(t, l, le)
 				require.Equal(t, 3, min(faulty.Statements(), 3), d.name)
 				faulty.Arm(nil)
@@ -217,8 +230,9 @@ func TestLock_everyReplyLost(t *testing.T) {
 				require.ErrorIs(t, err, io.ErrUnexpectedEOF, d.name)
 				require.NotErrorIs(t, err, lock.ErrRefused)
 				if d.name == "Acquire of a tick" {
-					_, err := l.Acquire(t.Context(), lock.Job{ComponentName: component, JobName: job, ComponentID: "b",
-						Tick: time.Date(2020, 3, 29, 2, 0, 0, 0, time.UTC)})
+					_, err := l.Acquire(t.Context(), lock.Job{ComponentName: component, JobName: job,
+						ComponentID: "b",
+						Tick:        time.Date(2020, 3, 29, 2, 0, 0, 0, time.UTC)})
 					if err != nil {
 						require.NoError(t, d.call(t, l, le), "somebody runs it: %v", err)
 					}

@@ -40,7 +40,8 @@ func Example_check() {
 		return tx.Commit()
 	}
 
-	job := lock.Job{ComponentName: "shop", JobName: "payout", ComponentID: "instance-1", JobID: "March", TTL: time.Minute}
+	job := lock.Job{ComponentName: "shop", JobName: "payout", ComponentID: "instance-1",
+		JobID: "March", TTL: time.Minute}
 	stale, err := l.Acquire(ctx, job)
 	if err != nil {
 		log.Fatal(err)

@@ -36,8 +36,10 @@ var (
 	doEnable  = func(l *lock.Lock) error { return l.Enable(component, job) }
 	doDisable = func(l *lock.Lock) error { return l.Disable(component, job) }
 
-	ours   = dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED", Age: time.Minute}
-	theirs = dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "LOCKED", Age: time.Minute}
+	ours = dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED",
+		Age: time.Minute}
+	theirs = dbtest.Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "LOCKED",
+		Age: time.Minute}
 )
 
 var doings = []doing{
@@ -73,7 +75,8 @@ func (d doing) done(tb dbtest.Table) bool {
 	return now == after
 }
 
-// notRefused: the error of the call is none of the two refusals, and names the call, the component, the job and all parts.
+// notRefused: the error of the call is none of the two refusals, and names the call, the
+// component, the job and all parts.
 func notRefused(t testing.TB, err error, verb string, parts ...string) {
 	require.Error(t, err)
 	dbtest.Fails(append(parts, verb+" job")...)(t, err)
@@ -128,9 +131,11 @@ func through(tb dbtest.Table) (*faultproxy.Proxy, *sql.DB) {
 	return p, tb.Engine.OpenDSN(tb.T, u.String())
 }
 
-// places calls test with faults at every message of an exchange, one after the other, until one did not happen.
+// places calls test with faults at every message of an exchange, one after the other, until one
+// did not happen.
 func places(then faultproxy.Then, test func(faultproxy.Fault) (happened bool)) {
-	for _, place := range []faultproxy.Place{faultproxy.BeforeRequest, faultproxy.BeforeReply, faultproxy.AmidReply} {
+	for _, place := range []faultproxy.Place{faultproxy.BeforeRequest, faultproxy.BeforeReply,
+		faultproxy.AmidReply} {
 		for n := 0; test(faultproxy.Fault{Place: place, N: n, Then: then}); n++ {
 		}
 	}
@@ -234,7 +239,8 @@ func TestADatabaseThatStaysAwayIsGivenUp(t *testing.T) {
 	// They wait for real, so all do it at the same time.
 	var all sync.WaitGroup
 	defer all.Wait()
-	run := func(e dbtest.Engine, d doing, name string, test func(t *testing.T, tb dbtest.Table, p *faultproxy.Proxy, db *sql.DB)) {
+	run := func(e dbtest.Engine, d doing, name string, test func(t *testing.T, tb dbtest.Table,
+		p *faultproxy.Proxy, db *sql.DB)) {
 		all.Go(func() {
 			t.Run(e.Name+"/"+d.verb+"/"+name, func(t *testing.T) {
 				tb := dbtest.NewTable(t, e)
@@ -259,7 +265,8 @@ func TestADatabaseThatStaysAwayIsGivenUp(t *testing.T) {
 					settles(tb, d, true)
 				})
 			}
-			run(e, d, "away from the beginning", func(t *testing.T, tb dbtest.Table, p *faultproxy.Proxy, db *sql.DB) {
+			run(e, d, "away from the beginning", func(t *testing.T, tb dbtest.Table, p *faultproxy.Proxy,
+				db *sql.DB) {
 				p.Close()
 				err := d.do(lock.New(db))
 				notRefused(t, err, d.verb)
@@ -321,10 +328,12 @@ func TestATableThatNewCouldNotCreateIsCreatedByTheFirstCall(t *testing.T) {
 
 // A server that fails by itself.
 
-// waiting returns the process ID of the one connection of the name that waits for a row, another than not.
+// waiting returns the process ID of the one connection of the name that waits for a row, another
+// than not.
 func waiting(tb dbtest.Table, name string, not int) (pid int) {
 	require.Eventually(tb.T, func() bool {
-		return tb.QueryRow("SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock' AND pid <> $2",
+		return tb.QueryRow("SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND "+
+			"wait_event_type = 'Lock' AND pid <> $2",
 			name, not).Scan(&pid) == nil
 	}, 10*time.Second, time.Millisecond)
 	return pid
@@ -362,7 +371,8 @@ func TestASerializationFailureInTheDatabaseIsRetried(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
-		l := lock.New(e.OpenDSN(t, tb.DSN+"&application_name=serializable&default_transaction_isolation=serializable"))
+		l := lock.New(e.OpenDSN(t,
+			tb.DSN+"&application_name=serializable&default_transaction_isolation=serializable"))
 		// What the other transaction commits while the call waits for it.
 		for _, test := range []struct {
 			name   string
@@ -370,7 +380,8 @@ func TestASerializationFailureInTheDatabaseIsRetried(t *testing.T) {
 			expect dbtest.Answer
 		}{
 			{"the same row", "UPDATE locks SET enabled = enabled", dbtest.Granted},
-			{"a lock", "UPDATE locks SET component_id = 'c', job_id = '3', status = 'LOCKED', lock_time = clock_timestamp()", dbtest.RefusedBy("c", "3")},
+			{"a lock", "UPDATE locks SET component_id = 'c', job_id = '3', status = 'LOCKED', lock_time " +
+				"= clock_timestamp()", dbtest.RefusedBy("c", "3")},
 			{"a disabled job", "UPDATE locks SET enabled = FALSE", dbtest.Disabled},
 		} {
 			t.Run(test.name, func(t *testing.T) {
@@ -442,8 +453,10 @@ func TestWhatIsOverIsAClearError(t *testing.T) {
 			{"DB closed before New", lock.New(closed), "database is closed", nil},
 			{"DB closed after New", closedLater, "database is closed", nil},
 			{"committed", lock.New(committed), "transaction has already been committed", sql.ErrTxDone},
-			{"rolled back", lock.New(rolledBack), "transaction has already been committed or rolled back", sql.ErrTxDone},
-			{"connection given back", lock.New(dbtest.ConnStorage{Conn: conn}), "connection is already closed", sql.ErrConnDone},
+			{"rolled back", lock.New(rolledBack), "transaction has already been committed or rolled back",
+				sql.ErrTxDone},
+			{"connection given back", lock.New(dbtest.ConnStorage{Conn: conn}),
+				"connection is already closed", sql.ErrConnDone},
 		} {
 			for _, d := range doings {
 				t.Run(test.name+"/"+d.name, func(t *testing.T) {
@@ -658,10 +671,22 @@ func TestATableMadeByHandWithShortColumns(t *testing.T) {
 		}
 		long := strings.Repeat("é", 41)
 		for _, d := range []doing{
-			{"component ID", "Lock", func(l *lock.Lock) error { return l.Lock(component, long, job, "1", time.Hour) }, doings[1].before, dbtest.Row{}},
-			{"job ID", "Lock", func(l *lock.Lock) error { return l.Lock(component, "a", job, long, time.Hour) }, doings[1].before, dbtest.Row{}},
-			{"job ID of a new job", "Lock", func(l *lock.Lock) error { return l.Lock(component, "a", job, long, time.Hour) }, dbtest.Row{}, dbtest.Row{}},
-			{"job ID of an expired lock", "Lock", func(l *lock.Lock) error { return l.Lock(component, "a", job, long, time.Second) }, theirs, dbtest.Row{}},
+			{"component ID", "Lock", func(l *lock.Lock) error {
+				return l.Lock(component, long, job, "1",
+					time.Hour)
+			}, doings[1].before, dbtest.Row{}},
+			{"job ID", "Lock", func(l *lock.Lock) error {
+				return l.Lock(component, "a", job, long,
+					time.Hour)
+			}, doings[1].before, dbtest.Row{}},
+			{"job ID of a new job", "Lock", func(l *lock.Lock) error {
+				return l.Lock(component, "a", job,
+					long, time.Hour)
+			}, dbtest.Row{}, dbtest.Row{}},
+			{"job ID of an expired lock", "Lock", func(l *lock.Lock) error {
+				return l.Lock(component, "a",
+					job, long, time.Second)
+			}, theirs, dbtest.Row{}},
 		} {
 			t.Run("over-long "+d.name, func(t *testing.T) {
 				tb := tb.With(t)
@@ -706,7 +731,8 @@ func TestATableWithoutAPrimaryKeyIsAClearError(t *testing.T) {
 			enabled BOOL, status TEXT, lock_time TIMESTAMP)`)
 		require.NoError(t, err)
 		l := lock.New(tb)
-		for verb, do := range map[string]func(*lock.Lock) error{"Lock": doLock, "Enable": doEnable, "Disable": doDisable} {
+		for verb, do := range map[string]func(*lock.Lock) error{"Lock": doLock, "Enable": doEnable,
+			"Disable": doDisable} {
 			err := do(l)
 			notRefused(t, err, verb, "ON CONFLICT")
 			require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)

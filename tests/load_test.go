@@ -15,8 +15,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// TestAThousandInstances lets 1,000 instances, of 10 processes with a pool of 20 connections each, compete for 100 jobs until
-// each job has run ten times.
+// TestAThousandInstances lets 1,000 instances, of 10 processes with a pool of 20 connections
+// each, compete for 100 jobs until each job has run ten times.
 func TestAThousandInstances(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it is a load test")
@@ -74,13 +74,15 @@ func TestAThousandInstances(t *testing.T) {
 	all.Wait()
 	took := time.Since(begun)
 	calls := 2*granted.Load() + others.Load()
-	t.Logf("%d calls in %v, %.0f a second: %d granted, %d refused", calls, took.Round(time.Millisecond), float64(calls)/took.Seconds(), granted.Load(), others.Load())
+	t.Logf("%d calls in %v, %.0f a second: %d granted, %d refused", calls,
+		took.Round(time.Millisecond), float64(calls)/took.Seconds(), granted.Load(), others.Load())
 	for j := range done {
 		require.GreaterOrEqual(t, done[j].Load(), int64(runs))
 	}
 }
 
-// TestAnExhaustedPool: a call waits for a connection, within its context, and a clear error ends the wait. Nobody is stuck after it.
+// TestAnExhaustedPool: a call waits for a connection, within its context, and a clear error ends
+// the wait. Nobody is stuck after it.
 func TestAnExhaustedPool(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		db := e.Open(t)
@@ -103,7 +105,8 @@ func TestAnExhaustedPool(t *testing.T) {
 		for i := range waiting {
 			go func() { errs <- l.Lock(component, instance(i), fmt.Sprint("job-", i), "1", time.Hour) }()
 		}
-		require.Eventually(t, func() bool { return db.Stats().WaitCount > waiting/2 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return db.Stats().WaitCount > waiting/2 }, 10*time.Second,
+			time.Millisecond)
 		for _, conn := range held {
 			require.NoError(t, conn.Close())
 		}

@@ -26,8 +26,10 @@ const (
 var engines = append([]dbtest.Engine{
 	{Name: "SQLite", Driver: "sqlite", DSN: sqliteDSN},
 	{Name: "PostgreSQL, pgx", Driver: "pgx", DSN: dbtest.PostgresDSN()},
-	{Name: "PostgreSQL, lib_pq, serializable", Driver: "postgres", DSN: dbtest.PostgresDSN("default_transaction_isolation=serializable")},
-	{Name: "PostgreSQL, pgx, serializable", Driver: "pgx", DSN: dbtest.PostgresDSN("default_transaction_isolation=serializable")},
+	{Name: "PostgreSQL, lib_pq, serializable", Driver: "postgres",
+		DSN: dbtest.PostgresDSN("default_transaction_isolation=serializable")},
+	{Name: "PostgreSQL, pgx, serializable", Driver: "pgx",
+		DSN: dbtest.PostgresDSN("default_transaction_isolation=serializable")},
 	{Name: "CockroachDB, lib_pq", Driver: "postgres", DSN: dbtest.CockroachDSN},
 	{Name: "CockroachDB, pgx", Driver: "pgx", DSN: dbtest.CockroachDSN},
 }, dbtest.PostgreSQL...)
@@ -46,7 +48,8 @@ func everywhere(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
 }
 
 func sqliteDSN(t testing.TB) string {
-	return "file:" + filepath.Join(t.TempDir(), "locks.db") + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)"
+	return "file:" + filepath.Join(t.TempDir(), "locks.db") +
+		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)"
 }
 
 func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
@@ -69,7 +72,8 @@ func onPostgres(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
 
 // as is the job of the specification, for a run.
 func as(componentID, jobID string) lock.Job {
-	return lock.Job{ComponentName: component, JobName: job, ComponentID: componentID, JobID: jobID, TTL: time.Hour}
+	return lock.Job{ComponentName: component, JobName: job, ComponentID: componentID, JobID: jobID,
+		TTL: time.Hour}
 }
 
 // acquire gets a lease that nobody keeps after the test.

@@ -24,13 +24,15 @@ const (
 	// childDSN is the variable that makes a process the child of one of these tests.
 	childDSN = "LOCK_TEST_CHILD_DSN"
 
-	// pausedFor is the longest duration of the lock in these tests: long enough that the parent is there before it ends.
+	// pausedFor is the longest duration of the lock in these tests: long enough that the parent
+	// is there before it ends.
 	pausedFor = 1500 * time.Millisecond
 	patience  = 60 * time.Second
 )
 
 func pauseJob(instance string) lock.Job {
-	return lock.Job{ComponentName: component, ComponentID: instance, JobName: job, JobID: "1", TTL: pausedFor,
+	return lock.Job{ComponentName: component, ComponentID: instance, JobName: job, JobID: "1",
+		TTL:  pausedFor,
 		Wait: lock.Forever, Poll: 100 * time.Millisecond}
 }
 
@@ -45,7 +47,10 @@ func child(dsn string) error {
 	if err != nil {
 		return err
 	}
-	say := func(what string, err error) { fmt.Printf("child: %s lost=%t\n", what, errors.Is(err, lock.ErrLost)) }
+	say := func(what string, err error) {
+		fmt.Printf("child: %s lost=%t\n", what, errors.Is(err,
+			lock.ErrLost))
+	}
 	say("acquired", nil)
 	<-lease.Context().Done()
 	say("ended", context.Cause(lease.Context()))
@@ -62,7 +67,8 @@ type process struct {
 	l    *lock.Lock
 }
 
-// startChild runs this test binary again, to do nothing but the test that calls it, which must begin with asChild.
+// startChild runs this test binary again, to do nothing but the test that calls it, which must
+// begin with asChild.
 func startChild(t *testing.T) *process {
 	dsn := sqliteDSN(t)
 	db, err := sql.Open("sqlite", dsn)
@@ -146,7 +152,8 @@ func TestAProcessThatWasStoppedLearnsThatItsLeaseIsLost(t *testing.T) {
 	p.hears("renewed lost=true")
 	p.hears("released lost=true")
 	require.NoError(t, p.cmd.Wait())
-	t.Logf("taken over at the age of %v; known to the one that was stopped %v after it went on", age, took)
+	t.Logf("taken over at the age of %v; known to the one that was stopped %v after it went on", age,
+		took)
 
 	s, err := p.l.Status(t.Context(), component, job)
 	require.NoError(t, err)

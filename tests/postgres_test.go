@@ -17,7 +17,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// turns counts how often its connections have been read from after they were written to: round trips.
+// turns counts how often its connections have been read from after they were written to: round
+// trips.
 type turns struct{ n atomic.Int64 }
 
 type turnConn struct {
@@ -76,7 +77,8 @@ func TestACallIsOneRoundTrip(t *testing.T) {
 			db.SetMaxOpenConns(1)
 			l := lock.New(db)
 			ctx := context.Background()
-			lease, err := l.Acquire(ctx, lock.Job{ComponentName: component, JobName: "leased", TTL: time.Hour})
+			lease, err := l.Acquire(ctx, lock.Job{ComponentName: component, JobName: "leased",
+				TTL: time.Hour})
 			require.NoError(t, err)
 			for round := range 3 { // in the first, drivers prepare statements
 				for _, call := range []struct {
@@ -86,12 +88,16 @@ func TestACallIsOneRoundTrip(t *testing.T) {
 					n    int64
 				}{
 					{"Lock, granted", func() error { return l.Lock(component, "b", job, "2", time.Hour) }, nil, 1},
-					{"Lock, granted already", func() error { return l.Lock(component, "b", job, "2", time.Hour) }, nil, 1},
-					{"Lock, refused", func() error { return l.Lock(component, "a", job, "1", time.Hour) }, &lock.ErrUnauthorised{}, 1},
-					{"Unlock, refused", func() error { return l.Unlock(component, "a", job, "1") }, &lock.ErrUnauthorised{}, 2},
+					{"Lock, granted already", func() error { return l.Lock(component, "b", job, "2", time.Hour) },
+						nil, 1},
+					{"Lock, refused", func() error { return l.Lock(component, "a", job, "1", time.Hour) },
+						&lock.ErrUnauthorised{}, 1},
+					{"Unlock, refused", func() error { return l.Unlock(component, "a", job, "1") },
+						&lock.ErrUnauthorised{}, 2},
 					{"Unlock", func() error { return l.Unlock(component, "b", job, "2") }, nil, 1},
 					{"Disable", func() error { return l.Disable(component, job) }, nil, 1},
-					{"Lock, disabled", func() error { return l.Lock(component, "a", job, "1", time.Hour) }, &lock.ErrDisabled{}, 1},
+					{"Lock, disabled", func() error { return l.Lock(component, "a", job, "1", time.Hour) },
+						&lock.ErrDisabled{}, 1},
 					{"Enable", func() error { return l.Enable(component, job) }, nil, 1},
 					{"Renew", func() error { return lease.Renew(ctx) }, nil, 1},
 				} {
@@ -107,14 +113,16 @@ func TestACallIsOneRoundTrip(t *testing.T) {
 	}
 }
 
-// TestARefusalWritesNothing: no transaction ID and no write-ahead log are spent on it. The server has work of its own now and
-// then, so a quiet moment is looked for.
+// TestARefusalWritesNothing: no transaction ID and no write-ahead log are spent on it. The server
+// has work of its own now and then, so a quiet moment is looked for.
 func TestARefusalWritesNothing(t *testing.T) {
 	db := dbtest.Engine{Driver: "pgx", DSN: dbtest.PostgresDSN()}.Open(t)
 	l := lock.New(db)
 	position := func() (wal string, xid int64) {
-		require.NoError(t, db.QueryRow("SELECT pg_current_wal_insert_lsn()::text, pg_snapshot_xmax(pg_current_snapshot())::text::bigint").
-			Scan(&wal, &xid))
+		require.NoError(t,
+			db.QueryRow("SELECT pg_current_wal_insert_lsn()::text, "+
+				"pg_snapshot_xmax(pg_current_snapshot())::text::bigint").
+				Scan(&wal, &xid))
 		return wal, xid
 	}
 	quiet := func(calls func()) bool {
@@ -141,5 +149,6 @@ func TestARefusalWritesNothing(t *testing.T) {
 			require.NoError(t, l.Unlock(component, "b", "unlocked", "2"), "unlocked already")
 		}
 	}))
-	require.False(t, quiet(func() { require.NoError(t, l.Enable(component, job)) }), "a call that writes is seen")
+	require.False(t, quiet(func() { require.NoError(t, l.Enable(component, job)) }),
+		"a call that writes is seen")
 }

@@ -24,8 +24,9 @@ type locker interface {
 	Unlock(componentName, componentID, jobName, jobID string) error
 }
 
-// oldClient sends what clients of the 2018 package send: it reads the row, decides by its own clock, writes, and reads
-// again to see whether it was lucky. What goes wrong in writing it doesn't look at.
+// oldClient sends what clients of the 2018 package send: it reads the row, decides by its own
+// clock, writes, and reads again to see whether it was lucky. What goes wrong in writing it
+// doesn't look at.
 type oldClient struct {
 	s   lock.Storage
 	now func() time.Time
@@ -51,7 +52,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (component_name, job_name) DO NO
 }
 
 func (c *oldClient) read(component, job string) (r oldRow, err error) {
-	err = c.s.QueryRow("SELECT * FROM locks WHERE component_name = $1 AND job_name = $2", component, job).Scan(
+	err = c.s.QueryRow("SELECT * FROM locks WHERE component_name = $1 AND job_name = $2", component,
+		job).Scan(
 		&r.componentName, &r.componentID, &r.jobName, &r.jobID, &r.enabled, &r.status, &r.lockTime)
 	return r, err
 }
@@ -96,7 +98,8 @@ WHERE component_name = $1 AND component_id = $2 AND job_name = $3 AND job_id = $
 
 func (c *oldClient) set(component, job string, enabled bool) error {
 	c.insert(component, job)
-	_, err := c.s.Exec("UPDATE locks SET enabled = $1 WHERE component_name = $2 AND job_name = $3", enabled, component, job)
+	_, err := c.s.Exec("UPDATE locks SET enabled = $1 WHERE component_name = $2 AND job_name = $3",
+		enabled, component, job)
 	return err
 }
 
@@ -140,7 +143,8 @@ func TestBothReleasesUnderstandEachOthersRows(t *testing.T) {
 				require.NoError(t, first.Lock(component, "a", job, "1", time.Hour))
 
 				// Expired: the other takes over, and the first is locked out.
-				tb.Put(dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED", Age: time.Hour})
+				tb.Put(dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED",
+					Age: time.Hour})
 				require.NoError(t, second.Lock(component, "b", job, "2", time.Minute))
 				isRefused(first.Unlock(component, "a", job, "1"))
 				isRefused(first.Lock(component, "a", job, "1", time.Minute))
@@ -174,7 +178,8 @@ func TestBothReleasesExcludeEachOther(t *testing.T) {
 				}
 				runs[release].Add(1)
 				inside.Add(-1)
-				// The old release may report a refusal although it has unlocked; it tries once only.
+				// The old release may report a refusal although it has unlocked; it tries once
+				// only.
 				l.Unlock(component, instance(i), job, "run")
 			}
 		})
@@ -209,11 +214,13 @@ func (p *paused) QueryRow(query string, args ...interface{}) *sql.Row {
 	return p.Storage.QueryRow(query, args...)
 }
 
-// TestDefectsOfTheOldRelease shows six defects of the old sequence of statements, and that ours has none of them. Each
-// defect is a situation in which at most one answer is right; it says what was wrong, or "". In most of them something
-// happens between two statements of the caller's, so each is tried at every such place.
+// TestDefectsOfTheOldRelease shows six defects of the old sequence of statements, and that ours
+// has none of them. Each defect is a situation in which at most one answer is right; it says what
+// was wrong, or "". In most of them something happens between two statements of the caller's, so
+// each is tried at every such place.
 func TestDefectsOfTheOldRelease(t *testing.T) {
-	expired := dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "LOCKED", Age: time.Hour}
+	expired := dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "LOCKED",
+		Age: time.Hour}
 	lockAs := func(l locker, id string) error { return l.Lock(component, id, job, "run", time.Minute) }
 	holder := func(tb dbtest.Table) string {
 		if s := tb.Get(component, job); s.Status.String == "LOCKED" {
@@ -222,7 +229,8 @@ func TestDefectsOfTheOldRelease(t *testing.T) {
 		return ""
 	}
 	// pausing runs the scene with the caller paused before its first, second … statement.
-	pausing := func(scene func(tb dbtest.Table, make func(lock.Storage) locker, p *paused) string) func(dbtest.Table, func(lock.Storage) locker) string {
+	pausing := func(scene func(tb dbtest.Table, make func(lock.Storage) locker,
+		p *paused) string) func(dbtest.Table, func(lock.Storage) locker) string {
 		return func(tb dbtest.Table, make func(lock.Storage) locker) string {
 			for at := 1; ; at++ {
 				p := &paused{Storage: tb.DB, at: at}
@@ -237,7 +245,8 @@ func TestDefectsOfTheOldRelease(t *testing.T) {
 		name  string
 		scene func(tb dbtest.Table, make func(lock.Storage) locker) string
 	}{
-		{"two challengers of an expired lock both win", pausing(func(tb dbtest.Table, make func(lock.Storage) locker, p *paused) string {
+		{"two challengers of an expired lock both win", pausing(func(tb dbtest.Table,
+			make func(lock.Storage) locker, p *paused) string {
 			tb.Put(expired)
 			var other error
 			l := make(p)
@@ -249,7 +258,8 @@ func TestDefectsOfTheOldRelease(t *testing.T) {
 			}
 			return ""
 		})},
-		{"a stale reader steals a lock just granted to a third", pausing(func(tb dbtest.Table, make func(lock.Storage) locker, p *paused) string {
+		{"a stale reader steals a lock just granted to a third", pausing(func(tb dbtest.Table,
+			make func(lock.Storage) locker, p *paused) string {
 			tb.Put(expired)
 			l := make(p)
 			p.statements = 0
@@ -266,15 +276,18 @@ func TestDefectsOfTheOldRelease(t *testing.T) {
 			}
 			return ""
 		})},
-		{"a driver's error is reported as a refusal", func(tb dbtest.Table, make func(lock.Storage) locker) string {
-			tb.Put(dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "UNLOCKED", Age: time.Hour})
+		{"a driver's error is reported as a refusal", func(tb dbtest.Table,
+			make func(lock.Storage) locker) string {
+			tb.Put(dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "UNLOCKED",
+				Age: time.Hour})
 			l := make(failingWrites{tb.DB})
 			if err := l.Lock(component, "a", job, "run", 2*time.Hour); err == nil || refused(err) {
 				return fmt.Sprintf("the answer was: %v", err)
 			}
 			return ""
 		}},
-		{"the client's clock decides", func(tb dbtest.Table, make func(lock.Storage) locker) (wrong string) {
+		{"the client's clock decides", func(tb dbtest.Table,
+			make func(lock.Storage) locker) (wrong string) {
 			tb.Put(expired)
 			synctest.Test(tb.T.(*testing.T), func(t *testing.T) { // where it is the year 2000
 				db, err := sql.Open(tb.Engine.Driver, tb.DSN)
@@ -286,23 +299,27 @@ func TestDefectsOfTheOldRelease(t *testing.T) {
 			})
 			return wrong
 		}},
-		{"without a longest duration it is always stealable", func(tb dbtest.Table, make func(lock.Storage) locker) string {
-			tb.Put(dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "LOCKED", Age: time.Second})
+		{"without a longest duration it is always stealable", func(tb dbtest.Table,
+			make func(lock.Storage) locker) string {
+			tb.Put(dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "LOCKED",
+				Age: time.Second})
 			if make(tb.DB).Lock(component, "a", job, "run", 0) == nil {
 				return "it was stolen"
 			}
 			return ""
 		}},
-		{"a Disable in the middle leaves it locked and blames the caller", pausing(func(tb dbtest.Table, make func(lock.Storage) locker, p *paused) string {
-			tb.Put(dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "UNLOCKED", Age: time.Hour})
-			l := make(p)
-			p.statements = 0
-			p.do = func() { require.NoError(tb.T, make(tb.DB).Disable(component, job)) }
-			if err := lockAs(l, "a"); err != nil && holder(tb) == "a" {
-				return fmt.Sprintf("the caller holds it and was told: %v", err)
-			}
-			return ""
-		})},
+		{"a Disable in the middle leaves it locked and blames the caller",
+			pausing(func(tb dbtest.Table, make func(lock.Storage) locker, p *paused) string {
+				tb.Put(dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "UNLOCKED",
+					Age: time.Hour})
+				l := make(p)
+				p.statements = 0
+				p.do = func() { require.NoError(tb.T, make(tb.DB).Disable(component, job)) }
+				if err := lockAs(l, "a"); err != nil && holder(tb) == "a" {
+					return fmt.Sprintf("the caller holds it and was told: %v", err)
+				}
+				return ""
+			})},
 	}
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		all := dbtest.NewTable(t, e)

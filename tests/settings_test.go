@@ -55,8 +55,8 @@ var settings = []struct{ name, value, says string }{
 	{"client_encoding", "'LATIN1'", ""},
 }
 
-// TestLock_settings makes every call with each setting of a role, through each way of each driver: it
-// works, or is a clear error.
+// TestLock_settings makes every call with each setting of a role, through each way of each
+// driver: it works, or is a clear error.
 func TestLock_settings(t *testing.T) {
 	tb := dbtest.NewTable(t, dbtest.PostgreSQL[0])
 	tb.Lock()
@@ -79,14 +79,17 @@ func TestLock_settings(t *testing.T) {
 				require.NoError(t, err)
 				defer db.Close()
 				tb.With(t).Remove()
-				l, err := lock.NewWith(db, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 2, Backoff: time.Microsecond}})
+				l, err := lock.NewWith(db, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 2,
+					Backoff: time.Microsecond}})
 				require.NoError(t, err)
 				says := s.says
-				if m.name == "pgx, simple_protocol" && (s.name == "standard_conforming_strings" || s.name == "client_encoding") {
+				if m.name == "pgx, simple_protocol" && (s.name == "standard_conforming_strings" ||
+					s.name == "client_encoding") {
 					says = "simple protocol queries must be run with" // pgx's own word
 				}
 				if says != "" {
-					for _, err := range []error{l.Lock(component, "a", job, "1", time.Hour), l.Enable(component, job)} {
+					for _, err := range []error{l.Lock(component, "a", job, "1", time.Hour),
+						l.Enable(component, job)} {
 						require.Error(t, err)
 						require.NotErrorIs(t, err, lock.ErrRefused)
 						require.Contains(t, fmt.Sprint(codes(err), err), says)
@@ -100,10 +103,12 @@ func TestLock_settings(t *testing.T) {
 	}
 }
 
-// everyAnswer makes every call, with durations from the shortest to the longest, and leaves no row.
+// everyAnswer makes every call, with durations from the shortest to the longest, and leaves no
+// row.
 func everyAnswer(t *testing.T, l *lock.Lock) {
 	ctx := context.Background()
-	for _, ttl := range []time.Duration{0, 36 * time.Minute, 100 * 365 * 24 * time.Hour, lock.Forever} {
+	for _, ttl := range []time.Duration{0, 36 * time.Minute, 100 * 365 * 24 * time.Hour,
+		lock.Forever} {
 		require.NoError(t, l.Lock(component, "a", job, "1", ttl))
 		require.NoError(t, l.Lock(component, "a", job, "1", ttl), "held already")
 		require.IsType(t, &lock.ErrUnauthorised{}, l.Lock(component, "b", job, "2", ttl))
@@ -113,7 +118,10 @@ func everyAnswer(t *testing.T, l *lock.Lock) {
 	require.NoError(t, l.Lock(component, "a", job, `ß'\`, time.Hour))
 	require.NoError(t, l.Unlock(component, "a", job, `ß'\`))
 	require.NoError(t, l.Lock(component, "a", job, "1", time.Hour))
-	require.Eventually(t, func() bool { return l.Lock(component, "b", job, "2", time.Microsecond) == nil }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return l.Lock(component, "b", job, "2",
+			time.Microsecond) == nil
+	}, time.Minute, time.Millisecond)
 	require.NoError(t, l.Disable(component, job))
 	require.IsType(t, &lock.ErrDisabled{}, l.Lock(component, "b", job, "2", time.Hour))
 	require.NoError(t, l.Enable(component, job))

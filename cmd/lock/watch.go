@@ -146,8 +146,8 @@ func (w *watch) keptWords() string {
 }
 
 // suspend stops us if the command has been stopped at a terminal: then the shell knows, and takes
-// the terminal back. What continues us is a signal like any other, and is relayed to the command; not
-// here, since the kernel may take a moment to stop us.
+// the terminal back. What continues us is a signal like any other, and is relayed to the command;
+// not here, since the kernel may take a moment to stop us.
 func (w *watch) suspend(by syscall.Signal) {
 	switch by {
 	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Where the locks are is said, or it is an error: a file that each machine has for itself would let
-// all of them run the job.
+// Where the locks are is said, or it is an error: a file that each machine has for itself would
+// let all of them run the job.
 func TestNobodySaysWhereTheLocksAre(t *testing.T) {
 	t.Parallel()
 	home := t.TempDir()

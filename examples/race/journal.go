@@ -17,8 +17,8 @@ type verdict struct {
 	wrong           []string // what should not be
 }
 
-// check reads a journal. It goes by the order of the lines alone: a run lasts from its begin to its
-// end, or until its process is dead.
+// check reads a journal. It goes by the order of the lines alone: a run lasts from its begin to
+// its end, or until its process is dead.
 func check(journal io.Reader) verdict {
 	var v verdict
 	lines := bufio.NewScanner(journal)

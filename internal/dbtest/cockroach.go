@@ -19,8 +19,8 @@ var (
 	databases atomic.Int64
 )
 
-// CockroachDSN gives a test a database of its own on the server that LOCK_TEST_COCKROACH_URL names,
-// or else on one that is started.
+// CockroachDSN gives a test a database of its own on the server that LOCK_TEST_COCKROACH_URL
+// names, or else on one that is started.
 func CockroachDSN(t testing.TB) string {
 	dsn, err := cockroach()
 	if crdbtest.Dispensable(err) {

@@ -34,7 +34,8 @@ var Memory = Engine{Name: "memory"}
 // PostgreSQL are the engines that module lock has a driver for.
 var PostgreSQL = []Engine{
 	{Name: "PostgreSQL, lib_pq", Driver: "postgres", DSN: PostgresDSN()},
-	{Name: "PostgreSQL, lib_pq, one round trip", Driver: "postgres", DSN: PostgresDSN("binary_parameters=yes")},
+	{Name: "PostgreSQL, lib_pq, one round trip", Driver: "postgres",
+		DSN: PostgresDSN("binary_parameters=yes")},
 }
 
 // Open opens a database of the test's own.

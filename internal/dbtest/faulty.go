@@ -82,7 +82,8 @@ type faultyConn struct {
 
 func (c *faultyConn) IsValid() bool { return !c.broken }
 
-func (c *faultyConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c *faultyConn) QueryContext(ctx context.Context, query string,
+	args []driver.NamedValue) (driver.Rows, error) {
 	fault := c.f.next()
 	if fault.Err != nil && fault.Before {
 		return nil, c.fault(fault)
@@ -108,7 +109,8 @@ func ignore(err, what error) error {
 	return err
 }
 
-func (c *faultyConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *faultyConn) ExecContext(ctx context.Context, query string,
+	args []driver.NamedValue) (driver.Result, error) {
 	fault := c.f.next()
 	if fault.Err != nil && fault.Before {
 		return nil, c.fault(fault)

@@ -62,7 +62,8 @@ var Scenarios = []Scenario{
 		var all []string
 		for s, err := range l.All(t.Context()) {
 			require.NoError(t, err)
-			require.Equal(t, []any{s.JobName != "k", s.ComponentName == "c", "a"}, []any{s.Enabled, s.Locked, s.Holder.ComponentID})
+			require.Equal(t, []any{s.JobName != "k", s.ComponentName == "c", "a"},
+				[]any{s.Enabled, s.Locked, s.Holder.ComponentID})
 			all = append(all, s.ComponentName+"/"+s.JobName)
 		}
 		require.Equal(t, []string{"c/j", "c/k", "d/j"}, all)
@@ -73,22 +74,24 @@ var Scenarios = []Scenario{
 		require.NoError(t, err)
 		require.Len(t, list, 3)
 	}},
-	{"Lock after a clock that was ahead, and within one microsecond", func(t *testing.T, tb Table, l *lock.Lock) {
-		tb.Put(Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "UNLOCKED", Age: -time.Hour})
-		last := tb.LockTime()
-		for range 20 {
-			require.NoError(t, l.Lock(Component, "a", Job, "1", 0))
-			require.True(t, tb.LockTime().After(last))
-			last = tb.LockTime()
-			require.NoError(t, l.Unlock(Component, "a", Job, "1"))
-		}
-	}},
+	{"Lock after a clock that was ahead, and within one microsecond",
+		func(t *testing.T, tb Table, l *lock.Lock) {
+			tb.Put(Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "UNLOCKED", Age: -time.Hour})
+			last := tb.LockTime()
+			for range 20 {
+				require.NoError(t, l.Lock(Component, "a", Job, "1", 0))
+				require.True(t, tb.LockTime().After(last))
+				last = tb.LockTime()
+				require.NoError(t, l.Unlock(Component, "a", Job, "1"))
+			}
+		}},
 	{"Status", func(t *testing.T, tb Table, l *lock.Lock) {
 		require.Equal(t, lock.Status{ComponentName: Component, JobName: Job, Enabled: true,
 			Holder: lock.Holder{LockTime: LongPast, Age: holderNow(t, l).Holder.Age}}, holderNow(t, l))
 		tb.Put(Row{ComponentID: "b", JobID: "2", Enabled: false, Status: "LOCKED", Age: time.Hour})
 		s := holderNow(t, l)
-		require.Equal(t, []any{false, true, "b", "2", tb.LockTime()}, []any{s.Enabled, s.Locked, s.Holder.ComponentID, s.Holder.JobID, s.Holder.LockTime})
+		require.Equal(t, []any{false, true, "b", "2", tb.LockTime()},
+			[]any{s.Enabled, s.Locked, s.Holder.ComponentID, s.Holder.JobID, s.Holder.LockTime})
 		require.GreaterOrEqual(t, s.Holder.Age, time.Hour-time.Millisecond)
 		require.True(t, s.Expired(59*time.Minute))
 		require.False(t, s.Expired(0) || s.Expired(lock.Forever) || s.Expired(2*time.Hour))
@@ -117,7 +120,8 @@ var Scenarios = []Scenario{
 		require.NoError(t, force(ids), "missing")
 		tb.Put(Row{ComponentID: "b", JobID: "2", Enabled: true, Status: "LOCKED", Age: time.Hour})
 		seen := holderNow(t, l).Holder
-		for _, h := range []lock.Holder{{ComponentID: "b", JobID: "1"}, {ComponentID: "a", JobID: "2"}, {},
+		for _, h := range []lock.Holder{{ComponentID: "b", JobID: "1"}, {ComponentID: "a", JobID: "2"},
+			{},
 			{ComponentID: "b", JobID: "2", LockTime: seen.LockTime.Add(-time.Microsecond)},
 			{ComponentID: "b", JobID: "2", LockTime: seen.LockTime.Add(time.Microsecond)}} {
 			require.IsType(t, &lock.ErrUnauthorised{}, force(h), h)
@@ -149,7 +153,8 @@ var Scenarios = []Scenario{
 	}},
 	{"Acquire of a disabled job", func(t *testing.T, tb Table, l *lock.Lock) {
 		require.NoError(t, l.Disable(Component, Job))
-		_, err := l.Acquire(t.Context(), lock.Job{ComponentName: Component, JobName: Job, Wait: lock.Forever})
+		_, err := l.Acquire(t.Context(), lock.Job{ComponentName: Component, JobName: Job,
+			Wait: lock.Forever})
 		require.IsType(t, &lock.ErrDisabled{}, err)
 	}},
 	{"Lease_Renew", func(t *testing.T, tb Table, l *lock.Lock) {
@@ -167,7 +172,8 @@ var Scenarios = []Scenario{
 		require.NoError(t, le.Release(t.Context()))
 		require.ErrorIs(t, le.Renew(t.Context()), lock.ErrReleased)
 		require.ErrorIs(t, le.Err(), lock.ErrReleased)
-		require.Equal(t, Row{ComponentID: "a", JobID: "1", Enabled: false, Status: "UNLOCKED"}, tb.Get(Component, Job).Fields())
+		require.Equal(t, Row{ComponentID: "a", JobID: "1", Enabled: false, Status: "UNLOCKED"},
+			tb.Get(Component, Job).Fields())
 	}},
 	{"Lease_Renew of a lease that never expires", func(t *testing.T, tb Table, l *lock.Lock) {
 		le := acquired(t, l, func(j *lock.Job) { j.JobID, j.TTL = "1", lock.Forever })
@@ -190,7 +196,8 @@ var Scenarios = []Scenario{
 		le := acquired(t, l, func(j *lock.Job) { j.Tick = aTick })
 		require.NoError(t, le.GiveBack(t.Context()))
 		require.False(t, holderNow(t, l).Locked)
-		j := lock.Job{ComponentName: Component, ComponentID: "b", JobName: Job, Tick: aTick.Add(-time.Second)}
+		j := lock.Job{ComponentName: Component, ComponentID: "b", JobName: Job,
+			Tick: aTick.Add(-time.Second)}
 		_, err := l.Acquire(t.Context(), j)
 		AlreadyRun(false, aTick.Add(-time.Second).Format(time.RFC3339))(t, err)
 		j.Tick = aTick
@@ -200,7 +207,8 @@ var Scenarios = []Scenario{
 		_, err = l.Acquire(t.Context(), j)
 		AlreadyRun(false, aTick.Format(time.RFC3339))(t, err)
 	}},
-	{"Lease_Renew, Release and Check of a lease that is lost", func(t *testing.T, tb Table, l *lock.Lock) {
+	{"Lease_Renew, Release and Check of a lease that is lost", func(t *testing.T, tb Table,
+		l *lock.Lock) {
 		for how, lose := range lost {
 			if how == "taken over" && tb.Engine.Memory() {
 				continue // the lease trusts the clock of the process: see the wiring
@@ -209,7 +217,11 @@ var Scenarios = []Scenario{
 			le := acquired(t, l, run1)
 			lose(t, tb, l)
 			before := tb.Get(Component, Job)
-			require.ErrorIs(t, tb.InTransaction(func(tx lock.Transaction) error { return le.Check(t.Context(), tx) }), lock.ErrLost, how)
+			require.ErrorIs(t,
+				tb.InTransaction(func(tx lock.Transaction) error {
+					return le.Check(t.Context(),
+						tx)
+				}), lock.ErrLost, how)
 			require.ErrorIs(t, le.Renew(t.Context()), lock.ErrLost, how)
 			require.ErrorIs(t, le.Err(), lock.ErrLost, how)
 			require.ErrorIs(t, le.Release(t.Context()), lock.ErrLost, how)
@@ -219,11 +231,15 @@ var Scenarios = []Scenario{
 	{"Lease_Check", func(t *testing.T, tb Table, l *lock.Lock) {
 		le := acquired(t, l, run1)
 		for range 2 {
-			require.NoError(t, tb.InTransaction(func(tx lock.Transaction) error { return le.Check(t.Context(), tx) }))
+			require.NoError(t,
+				tb.InTransaction(func(tx lock.Transaction) error { return le.Check(t.Context(), tx) }))
 			require.NoError(t, le.Renew(t.Context()))
 		}
 		require.NoError(t, le.Release(t.Context()))
-		require.ErrorIs(t, tb.InTransaction(func(tx lock.Transaction) error { return le.Check(t.Context(), tx) }), lock.ErrReleased)
+		require.ErrorIs(t, tb.InTransaction(func(tx lock.Transaction) error {
+			return le.Check(t.Context(),
+				tx)
+		}), lock.ErrReleased)
 	}},
 	{"Run", func(t *testing.T, tb Table, l *lock.Lock) {
 		boom := errTold("boom")

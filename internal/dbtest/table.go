@@ -17,7 +17,8 @@ import (
 // A Row is a row of the table, as a test writes and reads it. nil is NULL.
 type Row struct {
 	ComponentID, JobID, Enabled, Status any
-	Age                                 any // how long before the database's now the lock_time is, a time.Duration
+	// how long before the database's now the lock_time is, a time.Duration
+	Age any
 }
 
 // The component and the job of the specification. The caller is component ID a, job ID 1.
@@ -104,7 +105,8 @@ func (tb Table) CanHold(r Row) bool {
 		return true
 	}
 	_, hasAge := r.Age.(time.Duration)
-	return hasAge && r.ComponentID != nil && r.JobID != nil && r.Enabled != nil && (r.Status == "LOCKED" || r.Status == "UNLOCKED")
+	return hasAge && r.ComponentID != nil && r.JobID != nil && r.Enabled != nil &&
+		(r.Status == "LOCKED" || r.Status == "UNLOCKED")
 }
 
 // Put writes the row of the job.
@@ -151,7 +153,8 @@ func (tb Table) InTransaction(f func(tx lock.Transaction) error) error {
 
 // Insert writes a row by hand, whose lock_time is an SQL expression.
 func (tb Table) Insert(job, componentID, jobID, status, lockTime string) {
-	_, err := tb.Exec("INSERT INTO locks (component_name, component_id, job_name, job_id, enabled, status, lock_time) "+
+	_, err := tb.Exec("INSERT INTO locks (component_name, component_id, job_name, job_id, enabled, "+
+		"status, lock_time) "+
 		"VALUES ($1, $2, $3, $4, TRUE, $5, "+lockTime+")", Component, componentID, job, jobID, status)
 	require.NoError(tb.T, err)
 }
@@ -163,7 +166,8 @@ func (tb Table) Age(by time.Duration) {
 		return
 	}
 	lockTime := tb.Get(Component, Job).LockTime.Time.Add(-by)
-	_, err := tb.Exec("UPDATE locks SET lock_time = $1 WHERE component_name = $2 AND job_name = $3", tb.Timestamp(lockTime), Component, Job)
+	_, err := tb.Exec("UPDATE locks SET lock_time = $1 WHERE component_name = $2 AND job_name = $3",
+		tb.Timestamp(lockTime), Component, Job)
 	require.NoError(tb.T, err)
 }
 
@@ -188,7 +192,8 @@ type Stored struct {
 	LockTime                   sql.NullTime
 }
 
-// Get returns the row of a job, nil if there is none. It reads all columns in order, as clients of the 2018 package do.
+// Get returns the row of a job, nil if there is none. It reads all columns in order, as clients
+// of the 2018 package do.
 func (tb Table) Get(component, job string) *Stored {
 	if tb.Engine.Memory() {
 		return tb.recall(component, job)
@@ -197,7 +202,8 @@ func (tb Table) Get(component, job string) *Stored {
 		s                Stored
 		component2, job2 string
 	)
-	err := tb.QueryRow("SELECT * FROM locks WHERE component_name = $1 AND job_name = $2", component, job).
+	err := tb.QueryRow("SELECT * FROM locks WHERE component_name = $1 AND job_name = $2", component,
+		job).
 		Scan(&component2, &s.ComponentID, &job2, &s.JobID, &s.Enabled, &s.Status, &s.LockTime)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil

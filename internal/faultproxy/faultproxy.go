@@ -1,5 +1,5 @@
-// Package faultproxy stands between a client and a PostgreSQL server and cuts their connection where a test says, to the
-// message.
+// Package faultproxy stands between a client and a PostgreSQL server and cuts their connection
+// where a test says, to the message.
 package faultproxy
 
 import (
@@ -10,8 +10,8 @@ import (
 	"sync"
 )
 
-// A Fault cuts the connection once. Messages are counted from [Proxy.Arm] on; those that open or end a connection don't
-// count.
+// A Fault cuts the connection once. Messages are counted from [Proxy.Arm] on; those that open or
+// end a connection don't count.
 type Fault struct {
 	Place Place
 	N     int // which message, from 0, where Place is of one
@@ -26,8 +26,11 @@ const (
 	BeforeRequest Place = iota // request N does not reach the server
 	BeforeReply                // the server has sent reply N, and it does not reach the client
 	AmidReply                  // half of reply N reaches the client
-	ReplyLost                  // the server has carried out a statement with parameters, and nothing of that reaches the client
-	NotCommitted               // the client is told that such a statement is complete, but the server is never told to commit it
+	// the server has carried out a statement with parameters, and nothing of that reaches the client
+	ReplyLost
+	// the client is told that such a statement is complete, but the server is never told to commit
+	// it
+	NotCommitted
 )
 
 // Then is how a Proxy treats new connections after the Fault.
@@ -43,7 +46,8 @@ const (
 func (t Then) String() string { return [...]string{"recovering", "refusing", "gone"}[t] }
 
 func (f Fault) String() string {
-	place := [...]string{"before request %d", "before reply %d", "amid reply %d", "reply lost", "not committed"}[f.Place]
+	place := [...]string{"before request %d", "before reply %d", "amid reply %d", "reply lost",
+		"not committed"}[f.Place]
 	if f.Place < ReplyLost {
 		place = fmt.Sprintf(place, f.N)
 	}
@@ -186,7 +190,8 @@ func (p *Proxy) serve(client net.Conn) {
 	p.relay(client, server, func(m message) (message, bool) { return p.request(l, m) })
 }
 
-// relay passes messages on until decide, told of one, gives what to pass on instead and says that it is the last.
+// relay passes messages on until decide, told of one, gives what to pass on instead and says that
+// it is the last.
 func (p *Proxy) relay(from, to net.Conn, decide func(message) (message, bool)) {
 	for {
 		m, err := readMessage(from, 1)

@@ -48,7 +48,8 @@ func (h *Holds[T]) Note(e lock.Event, now time.Time, tag T) (ended Hold[T], ok b
 	case lock.Lost, lock.Released, lock.Refused:
 		i := h.find(e)
 		if i < 0 {
-			break // a challenger was refused; or it had ended before, as that of a lost lease that is released
+			// a challenger was refused; or it had ended before, as that of a lost lease that is released
+			break
 		}
 		ended = h.all[i]
 		ended.Held = e.Held + e.Took // with what ended it
@@ -62,13 +63,17 @@ func (h *Holds[T]) Note(e lock.Event, now time.Time, tag T) (ended Hold[T], ok b
 }
 
 func (h *Holds[T]) begin(e lock.Event, now time.Time, tag T) {
-	n := Hold[T]{Tag: tag, token: e.Token, lease: e.Operation == "Acquire", since: now.Add(-e.Took), heard: now, ttl: e.TTL}
+	n := Hold[T]{Tag: tag, token: e.Token, lease: e.Operation == "Acquire", since: now.Add(-e.Took),
+		heard: now, ttl: e.TTL}
 	if !n.lease {
 		n.componentID, n.jobID = e.ComponentID, e.JobID
 	}
 	// A Lock or Acquire by the same IDs is granted again, and unless the lock was renewed since,
 	// with the same token.
-	if slices.ContainsFunc(h.all, func(o Hold[T]) bool { return o.token == n.token && o.lease == n.lease }) {
+	if slices.ContainsFunc(h.all, func(o Hold[T]) bool {
+		return o.token == n.token &&
+			o.lease == n.lease
+	}) {
 		return
 	}
 	if len(h.all) == maxHolds {

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// Processes returns the IDs of the server's processes, the postmaster's first, or none if it doesn't run.
+// Processes returns the IDs of the server's processes, the postmaster's first, or none if it
+// doesn't run.
 func (s *Server) Processes() (pids []int) {
 	var postmaster string
 	if content, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid")); err == nil {
@@ -41,8 +42,8 @@ func (s *Server) Signal(signal syscall.Signal) {
 	}
 }
 
-// Kill kills all processes of the server with SIGKILL, as the kernel does when memory runs out, and returns when they are gone.
-// What was committed is there after Run.
+// Kill kills all processes of the server with SIGKILL, as the kernel does when memory runs out,
+// and returns when they are gone. What was committed is there after Run.
 func (s *Server) Kill() {
 	// The postmaster first, or it would have others.
 	for pids := s.Processes(); len(pids) > 0; pids = s.Processes() {
@@ -69,7 +70,8 @@ func (s *Server) Standby(settings ...string) (*Server, error) {
 			return nil, err
 		}
 	}
-	backup := r.command(filepath.Join(r.bin, "pg_basebackup"), "-D", r.data(), "-h", "127.0.0.1", "-p", strconv.Itoa(s.Port),
+	backup := r.command(filepath.Join(r.bin, "pg_basebackup"), "-D", r.data(), "-h", "127.0.0.1", "-p",
+		strconv.Itoa(s.Port),
 		"-U", "postgres", "-R", "-X", "stream", "-c", "fast", "--no-sync")
 	if out, err := backup.CombinedOutput(); err != nil {
 		os.RemoveAll(dir)
@@ -91,7 +93,8 @@ func (s *Server) Standby(settings ...string) (*Server, error) {
 
 // Promote makes a standby a primary, and returns when it is one.
 func (s *Server) Promote() error {
-	out, err := s.command(filepath.Join(s.bin, "pg_ctl"), "promote", "-w", "-D", s.data()).CombinedOutput()
+	out, err := s.command(filepath.Join(s.bin, "pg_ctl"), "promote", "-w", "-D",
+		s.data()).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("pg_ctl promote: %w: %s", err, out)
 	}

@@ -1,4 +1,5 @@
-// Package pgtest starts PostgreSQL servers for tests: in a folder and on a port of their own, gone when the test is.
+// Package pgtest starts PostgreSQL servers for tests: in a folder and on a port of their own,
+// gone when the test is.
 package pgtest
 
 import (
@@ -17,7 +18,8 @@ import (
 	"time"
 )
 
-// Server is a PostgreSQL server that takes every user without a password, on the loopback interface.
+// Server is a PostgreSQL server that takes every user without a password, on the loopback
+// interface.
 type Server struct {
 	Port   int
 	dir    string
@@ -29,16 +31,17 @@ type Server struct {
 }
 
 // ErrMissing is the error of Start where PostgreSQL is not installed.
-var ErrMissing = errors.New("PostgreSQL's initdb and postgres are neither on PATH nor under /usr/lib/postgresql")
+var ErrMissing = errors.New("PostgreSQL's initdb and postgres are neither on PATH nor under " +
+	"/usr/lib/postgresql")
 
-// Dispensable says whether a test that Start has failed with err is skipped: PostgreSQL is not installed, and the environment
-// doesn't say that it has to be, by LOCK_TEST_POSTGRES=required.
+// Dispensable says whether a test that Start has failed with err is skipped: PostgreSQL is not
+// installed, and the environment doesn't say that it has to be, by LOCK_TEST_POSTGRES=required.
 func Dispensable(err error) bool {
 	return errors.Is(err, ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required"
 }
 
-// Start creates a cluster and starts its server with the given settings, such as "fsync=off", and returns when it takes
-// connections.
+// Start creates a cluster and starts its server with the given settings, such as "fsync=off", and
+// returns when it takes connections.
 func Start(settings ...string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
@@ -60,7 +63,8 @@ func Start(settings ...string) (*Server, error) {
 	return s, nil
 }
 
-// DSN returns the URL of a database of the server's. The parameters are put in as they are: "search_path=x".
+// DSN returns the URL of a database of the server's. The parameters are put in as they are:
+// "search_path=x".
 func (s *Server) DSN(params ...string) string {
 	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?%s", s.Port,
 		strings.Join(append([]string{"sslmode=disable"}, params...), "&"))
@@ -113,7 +117,8 @@ func (s *Server) init(settings []string) error {
 			return err
 		}
 	}
-	initdb := s.command(filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+	initdb := s.command(filepath.Join(s.bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A",
+		"trust", "-E", "UTF8", "--no-sync")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
@@ -146,8 +151,8 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// guard stops the server when Stop or Close says so on its standard input, or when that ends because the test process is
-// no more. Only after Stop it leaves the data.
+// guard stops the server when Stop or Close says so on its standard input, or when that ends
+// because the test process is no more. Only after Stop it leaves the data.
 const guard = `dir=$1; shift
 "$@" >>"$dir/log" 2>&1 </dev/null &
 read word
@@ -157,7 +162,8 @@ wait $!
 
 // Run starts the server again after Stop or Kill, and returns when it takes connections.
 func (s *Server) Run() error {
-	s.guard = s.command("sh", append([]string{"-c", guard, "sh", s.dir, filepath.Join(s.bin, "postgres")}, s.params...)...)
+	s.guard = s.command("sh", append([]string{"-c", guard, "sh", s.dir, filepath.Join(s.bin,
+		"postgres")}, s.params...)...)
 	stdin, err := s.guard.StdinPipe()
 	if err != nil {
 		return err
@@ -179,11 +185,13 @@ func (s *Server) Run() error {
 	}
 }
 
-// ready reads the server's own word for it, the last line of a file that it keeps; that of a standby is another.
+// ready reads the server's own word for it, the last line of a file that it keeps; that of a
+// standby is another.
 func (s *Server) ready() bool {
 	content, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
 	status := strings.TrimSpace(string(content))
-	return err == nil && (strings.HasSuffix(status, "ready") || strings.HasSuffix(status, "standby") && s.hot())
+	return err == nil && (strings.HasSuffix(status, "ready") || strings.HasSuffix(status, "standby") &&
+		s.hot())
 }
 
 // hot says whether a standby is consistent enough to be asked.

@@ -189,8 +189,9 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 // grace is how long a driver may take to heed the end of a context.
 const grace = 500 * time.Millisecond
 
-// attempt runs step once, within a time of its own if the call has a context. Some drivers don't heed
-// a context on a connection that has gone silent. Their attempt is given up, and ends when it ends.
+// attempt runs step once, within a time of its own if the call has a context. Some drivers don't
+// heed a context on a connection that has gone silent. Their attempt is given up, and ends when
+// it ends.
 func attempt[T any](ctx context.Context, c *call, step step[T]) (res T, err error) {
 	c.d = c.t.dialect.Load()
 	var sent atomic.Bool

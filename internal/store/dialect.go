@@ -129,9 +129,10 @@ func acquireInOne(ctx context.Context, c *call, cond Conditions) (Result, error)
 	return res, nil
 }
 
-// acquireInTwo reads first, which settles the refusals, and then sends the statement that decides. The read
-// is left out if this process was the last to acquire the lock, as far as it knows. Then the statement is
-// not to take over an expired lock, since nobody could say from whom.
+// acquireInTwo reads first, which settles the refusals, and then sends the statement that
+// decides. The read is left out if this process was the last to acquire the lock, as far as it
+// knows. Then the statement is not to take over an expired lock, since nobody could say from
+// whom.
 func acquireInTwo(ctx context.Context, c *call, cond Conditions) (res Result, err error) {
 	r := c.req
 	if lockTime, ok := c.t.last.get(r); ok && !cond.Tick && cond.Spacing == 0 {

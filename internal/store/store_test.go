@@ -22,7 +22,8 @@ import (
 
 func TestReadDialects(t *testing.T) {
 	d := ReadDialects(os.DirFS("../../sql"))
-	names := []string{"create", "acquire", "renew", "release", "enable", "delete", "get", "fence", "probe", "list", "problems"}
+	names := []string{"create", "acquire", "renew", "release", "enable", "delete", "get", "fence",
+		"probe", "list", "problems"}
 	for _, each := range []struct {
 		*dialect
 		own []string
@@ -98,7 +99,8 @@ func TestErrors(t *testing.T) {
 		{told{"0A000", "not supported"}, false, false, false},
 		{told{"57014", "canceling statement due to statement timeout"}, false, true, false},
 		{told{"57014", "query execution canceled"}, true, true, true},
-		{&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, true, true, true}, // database/sql may have tried before
+		// database/sql may have tried before
+		{&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, true, true, true},
 		{state("55P03"), false, true, false},
 		{state("42501"), false, false, false},
 		{state("22001"), false, false, false},
@@ -158,13 +160,15 @@ func TestTerm(t *testing.T) {
 		holds bool
 	}{
 		{exact, 0, true}, {exact, time.Microsecond, false}, {exact, -time.Microsecond, false},
-		{doubt, 0, true}, {doubt, time.Minute, true}, {doubt, time.Minute + time.Microsecond, false}, {doubt, -time.Microsecond, false},
+		{doubt, 0, true}, {doubt, time.Minute, true}, {doubt, time.Minute + time.Microsecond,
+			false}, {doubt, -time.Microsecond, false},
 		{forever, 1000 * time.Hour, true}, {forever, -time.Microsecond, false},
 		{Term{}, 0, true}, {Term{TTL: time.Minute}, -1000 * time.Hour, true},
 	} {
 		require.Equal(t, test.holds, test.term.Holds(r, rec(test.after)), test)
 	}
-	for _, other := range []Record{{}, {Locked: true, ComponentID: "b", JobID: "1", LockTime: t0}, {Locked: true, ComponentID: "a", JobID: "2", LockTime: t0},
+	for _, other := range []Record{{}, {Locked: true, ComponentID: "b", JobID: "1", LockTime: t0},
+		{Locked: true, ComponentID: "a", JobID: "2", LockTime: t0},
 		{ComponentID: "a", JobID: "1", LockTime: t0}} {
 		require.False(t, exact.Holds(r, other))
 	}

@@ -72,7 +72,8 @@ func startBrowser() {
 		options = append(options, chromedp.NoSandbox)
 	}
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	// A browser newer than the library says things that it doesn't know, which is no error of ours.
+	// A browser newer than the library says things that it doesn't know, which is no error of
+	// ours.
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {}))
 	browser.ctx = ctx
 	browser.close = func() {

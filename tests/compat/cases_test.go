@@ -166,8 +166,8 @@ var cases = []struct {
 
 const challengers = 16
 
-// oneWins lets 16 challengers ask at once, and says how it was not one that won, or not it whom all
-// the others name.
+// oneWins lets 16 challengers ask at once, and says how it was not one that won, or not it whom
+// all the others name.
 func oneWins(l *lock.Lock, component, job, run string) error {
 	var (
 		answers [challengers]error

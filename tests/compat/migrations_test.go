@@ -154,7 +154,8 @@ func TestNew_migrations(t *testing.T) {
 					require.NoError(t, down())
 					require.Empty(t, shape(t, db, e.shape))
 
-					// Where New has made the table already, the migration is none the worse, and keeps the locks.
+					// Where New has made the table already, the migration is none the worse, and
+					// keeps the locks.
 					require.NoError(t, lock.New(db).Lock("shop", "a", "job", "1", time.Hour))
 					require.NoError(t, up())
 					refusedBy(t, l.Lock("shop", "b", "job", "2", time.Hour), "a", "1")

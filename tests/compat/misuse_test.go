@@ -57,8 +57,8 @@ func TestLease_Check_noTransaction(t *testing.T) {
 		"a *gorm.PreparedStmtDB is not a transaction")
 }
 
-// TestLease_Renew_poolOfOne: a renewal waits for the job's transaction to give the connection back,
-// and the job for the renewal.
+// TestLease_Renew_poolOfOne: a renewal waits for the job's transaction to give the connection
+// back, and the job for the renewal.
 func TestLease_Renew_poolOfOne(t *testing.T) {
 	ctx := patient(t)
 	pool, err := pgxpool.New(ctx, newDatabase(t).dsn("pool_max_conns=1"))

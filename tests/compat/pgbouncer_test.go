@@ -258,7 +258,8 @@ func (c *dialledConn) Write(b []byte) (int, error) {
 // every user without a password.
 type bouncer struct {
 	port int
-	// it knows which statements its clients have prepared, and prepares them where they are missing
+	// it knows which statements its clients have prepared, and prepares them where they are
+	// missing
 	tracks bool
 	bin    string
 	dir    string
@@ -357,9 +358,9 @@ ignore_startup_parameters = extra_float_digits
 
 func (b *bouncer) ini() string { return filepath.Join(b.dir, "pgbouncer.ini") }
 
-// guard stops pgbouncer when its standard input ends, if only because the test process is no more,
-// and only after stop it leaves the folder. The signals to be asked with mean other things to other
-// versions.
+// guard stops pgbouncer when its standard input ends, if only because the test process is no
+// more, and only after stop it leaves the folder. The signals to be asked with mean other things
+// to other versions.
 const guard = `"$@" >log 2>&1 </dev/null &
 read word
 kill -KILL $!

@@ -1,6 +1,6 @@
-// Package docs_test tries what the pages of the project show: their Go code compiles, their SQL and
-// their commands run and give what the pages show, their links lead somewhere. Of their wording it
-// knows nothing.
+// Package docs_test tries what the pages of the project show: their Go code compiles, their SQL
+// and their commands run and give what the pages show, their links lead somewhere. Of their
+// wording it knows nothing.
 package docs_test
 
 import (

@@ -11,7 +11,8 @@ import (
 
 func init() {
 	d := &sqlite.Driver{}
-	d.MustRegisterScalarFunction("unixepoch", 1, func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
+	d.MustRegisterScalarFunction("unixepoch", 1, func(_ *sqlite.FunctionContext,
+		args []driver.Value) (driver.Value, error) {
 		return observedtest.UnixEpoch(args)
 	})
 	sql.Register(observedtest.Driver, d)

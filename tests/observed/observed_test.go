@@ -21,7 +21,8 @@ import (
 type isFunc = func(leased bool, ended, seconds int)
 
 func job(componentID string) lock.Job {
-	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: componentID, JobID: "run-" + componentID,
+	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: componentID, JobID: "run-" +
+		componentID,
 		TTL: 30 * time.Second}
 }
 
@@ -31,7 +32,8 @@ func TestHolds_Note(t *testing.T) {
 		require.NoError(t, err)
 		return lease
 	}
-	for name, test := range map[string]func(t *testing.T, l, other *lock.Lock, db *observedtest.Database, is isFunc){
+	for name, test := range map[string]func(t *testing.T, l, other *lock.Lock,
+		db *observedtest.Database, is isFunc){
 		"released": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
 			lease := acquire(t, l)
 			time.Sleep(100 * time.Second) // renewed meanwhile
@@ -61,7 +63,8 @@ func TestHolds_Note(t *testing.T) {
 			require.Error(t, err)
 			is(false, 0, 0)
 		},
-		"refused while another goroutine holds it": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
+		"refused while another goroutine holds it": func(t *testing.T, l, _ *lock.Lock,
+			_ *observedtest.Database, is isFunc) {
 			lease := acquire(t, l)
 			_, err := l.Acquire(t.Context(), job("b"))
 			require.Error(t, err)
@@ -81,9 +84,11 @@ func TestHolds_Note(t *testing.T) {
 			require.NoError(t, lease.Release(t.Context()), "the row is still its own")
 			is(false, 1, 27)
 		},
-		"lost, then refused": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database, is isFunc) {
+		"lost, then refused": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database,
+			is isFunc) {
 			lease := acquire(t, l)
-			require.NoError(t, other.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a", JobID: "run-a"}))
+			require.NoError(t, other.ForceRelease(t.Context(), "shop", "backup",
+				lock.Holder{ComponentID: "a", JobID: "run-a"}))
 			require.NoError(t, other.Lock("shop", "b", "backup", "2", 0))
 			<-lease.Context().Done()
 			synctest.Wait()
@@ -102,21 +107,25 @@ func TestHolds_Note(t *testing.T) {
 			is(false, 1, 27)
 			db.Hung.Store(false)
 		},
-		"lost, as its release finds out": func(t *testing.T, l, other *lock.Lock, _ *observedtest.Database, is isFunc) {
+		"lost, as its release finds out": func(t *testing.T, l, other *lock.Lock,
+			_ *observedtest.Database, is isFunc) {
 			lease := acquire(t, l)
 			time.Sleep(time.Second)
 			require.NoError(t, other.Lock("shop", "b", "backup", "2", time.Millisecond))
 			require.ErrorIs(t, lease.Release(t.Context()), lock.ErrLost)
 			is(false, 1, 1)
 		},
-		"released by force, here": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
+		"released by force, here": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database,
+			is isFunc) {
 			lease := acquire(t, l)
-			require.NoError(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a", JobID: "run-a"}))
+			require.NoError(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a",
+				JobID: "run-a"}))
 			<-lease.Context().Done()
 			synctest.Wait()
 			is(false, 1, 10)
 		},
-		"its context ended, and nobody released it": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
+		"its context ended, and nobody released it": func(t *testing.T, l, _ *lock.Lock,
+			_ *observedtest.Database, is isFunc) {
 			ctx, cancel := context.WithCancel(t.Context())
 			_, err := l.Acquire(ctx, job("a"))
 			require.NoError(t, err)
@@ -137,7 +146,8 @@ func TestHolds_Note(t *testing.T) {
 			require.NoError(t, lease.Release(t.Context()))
 			is(false, 1, 1)
 		},
-		"two by the same IDs, which is one row": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
+		"two by the same IDs, which is one row": func(t *testing.T, l, _ *lock.Lock,
+			_ *observedtest.Database, is isFunc) {
 			first, second := acquire(t, l), acquire(t, l)
 			is(true, 0, 0)
 			require.NoError(t, first.Release(t.Context()))
@@ -145,7 +155,8 @@ func TestHolds_Note(t *testing.T) {
 			require.NoError(t, second.Release(t.Context()))
 			is(false, 1, 0)
 		},
-		"a Lock, which is no lease": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is isFunc) {
+		"a Lock, which is no lease": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database,
+			is isFunc) {
 			asA := func() error { return l.Lock("shop", "a", "backup", "1", time.Minute) }
 			require.NoError(t, asA())
 			time.Sleep(10 * time.Second)
@@ -219,7 +230,8 @@ func TestReasons(t *testing.T) {
 		{observed.Loss, lock.Event{Err: fmt.Errorf("%w: %w", lock.ErrLost, held)}, observed.Held},
 		{observed.Loss, lock.Event{Err: fmt.Errorf("%w: %w", lock.ErrLost, disabled)}, observed.Disabled},
 		{observed.Loss, lock.Event{Err: lock.ErrLost}, observed.Other},
-		{observed.Failure, lock.Event{Err: fmt.Errorf("%w (%w)", context.Canceled, lock.ErrOutcomeUnknown)}, observed.UnknownOutcome},
+		{observed.Failure, lock.Event{Err: fmt.Errorf("%w (%w)", context.Canceled,
+			lock.ErrOutcomeUnknown)}, observed.UnknownOutcome},
 		{observed.Failure, lock.Event{Err: ahead}, observed.TickAhead},
 		{observed.Failure, lock.Event{Err: context.Canceled}, observed.Cancelled},
 		{observed.Failure, lock.Event{Err: context.DeadlineExceeded}, observed.Timeout},

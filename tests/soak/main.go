@@ -1,6 +1,6 @@
 // Command soak keeps many instances busy with one table of locks, on a PostgreSQL server of its
-// own, and fails if anything has grown at the end that should not: memory, goroutines, connections,
-// dead rows, the table.
+// own, and fails if anything has grown at the end that should not: memory, goroutines,
+// connections, dead rows, the table.
 //
 //	go run ./tests/soak
 package main

@@ -27,8 +27,8 @@ const (
 	jobs      = 50
 	component = "soak"
 
-	// longest is the longest duration that all state for every job. A lease is renewed every third of
-	// it.
+	// longest is the longest duration that all state for every job. A lease is renewed every
+	// third of it.
 	longest = 3 * time.Second
 	// lifetime is how old a connection may get before it is replaced by another.
 	lifetime = 15 * time.Second

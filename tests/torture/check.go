@@ -80,8 +80,8 @@ func Check(history []Op, written []Written) Verdict {
 	return v
 }
 
-// counts reports whether o is an operation on its own, and not an attempt of one, or something that
-// was noted beside it.
+// counts reports whether o is an operation on its own, and not an attempt of one, or something
+// that was noted beside it.
 func (o Op) counts() bool {
 	return o.Parent == 0 && o.Kind != Trust && o.Kind != Renewed && o.Kind != Ended
 }
@@ -104,9 +104,9 @@ func returned(history []Op, at int64) (n int) {
 	return n
 }
 
-// linear is the part of a history that the model judges. An acquisition whose outcome is unknown is
-// left out where nothing needs it as an explanation: it may as well never have taken effect, and
-// each one makes the search longer.
+// linear is the part of a history that the model judges. An acquisition whose outcome is unknown
+// is left out where nothing needs it as an explanation: it may as well never have taken effect,
+// and each one makes the search longer.
 func linear(ops []Op, committed map[int64]bool) []Op {
 	type identity struct {
 		taken, needed bool
@@ -227,8 +227,8 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 		return ops, n, forever
 	}
 	short, prefix = until(ops, returns[n]), n+1
-	// Nothing before an acquisition matters that nobody else was at work beside. The first operation
-	// of the rest makes the row.
+	// Nothing before an acquisition matters that nobody else was at work beside. The first
+	// operation of the rest makes the row.
 	for i := len(short) - 1; i > 0; i-- {
 		o := short[i]
 		if o.Kind != Lock && o.Kind != Acquire || o.Result != OK || o.Token < o.Since ||
@@ -341,8 +341,8 @@ func (v Violation) Print(w io.Writer, dir string) {
 	fmt.Fprintln(w, "A picture of it:", path)
 }
 
-// drawn is a history as the picture shows it well: it has a line for every number of a client up to
-// the largest, so these are counted from 0; times are from the first call; and the details are
+// drawn is a history as the picture shows it well: it has a line for every number of a client up
+// to the largest, so these are counted from 0; times are from the first call; and the details are
 // beside what is in a box.
 func drawn(ops []Op) []porcupine.Operation {
 	lines := map[int]int{}

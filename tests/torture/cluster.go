@@ -16,8 +16,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
-// settings are those of a server that loses nothing. There are few connections, so that they can be
-// exhausted.
+// settings are those of a server that loses nothing. There are few connections, so that they can
+// be exhausted.
 var settings = []string{"synchronous_commit=on", "fsync=on", "max_connections=80",
 	"deadlock_timeout=200ms"}
 
@@ -99,8 +99,8 @@ func (c *cluster) dsn(network int) string {
 	return u.String()
 }
 
-// admin runs f with direct connections to a server, once one answers: they may be recovering from a
-// fault.
+// admin runs f with direct connections to a server, once one answers: they may be recovering from
+// a fault.
 func (c *cluster) admin(f func(db *sql.DB) error) error {
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		for _, dsn := range c.direct() {

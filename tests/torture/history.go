@@ -81,8 +81,8 @@ type Op struct {
 	// CLOCK_MONOTONIC, which all processes of a machine share, in nanoseconds.
 	Call   int64 `json:"call"`
 	Return int64 `json:"return,omitempty"`
-	// Between which times of the database's clock, in microseconds since 1970, the call was carried
-	// out.
+	// Between which times of the database's clock, in microseconds since 1970, the call was
+	// carried out.
 	Since  int64 `json:"since"`
 	Before int64 `json:"before,omitempty"`
 
@@ -248,8 +248,8 @@ func ReadHistory(paths ...string) ([]Op, error) {
 	}
 	var all []Op
 	for _, o := range ops {
-		// Of a call that failed, and of a release that is refused, the library says that none of its
-		// attempts took effect: that is to be believed, and checked.
+		// Of a call that failed, and of a release that is refused, the library says that none of
+		// its attempts took effect: that is to be believed, and checked.
 		parent := ops[o.Parent]
 		switch d := doubts[o.Owner]; {
 		case o.Result == Failed, o.Parent != 0 && o.open() && parent.Result == Failed,
@@ -261,8 +261,8 @@ func ReadHistory(paths ...string) ([]Op, error) {
 			o.Doubt, o.Call, o.Since = true, min(o.Call, d.first.Call), min(o.Since, d.first.Since)
 		}
 		if o.Kind == Acquire && o.Result == "" {
-			// Its process was killed: if it was granted too late, it may have been released again before
-			// that.
+			// Its process was killed: if it was granted too late, it may have been released again
+			// before that.
 			all = append(all, Op{ID: -o.ID, Parent: o.ID, Client: o.Client, Kind: Release, Job: o.Job,
 				Owner: o.Owner,
 				Call:  o.Call, Since: o.Since, Result: Unknown, Return: forever, Before: forever})

@@ -17,8 +17,8 @@ type Written struct {
 	Op    int64
 }
 
-// invariants checks what must hold of a job's history whatever the model says, and without it. Each
-// is a few lines that can be read on their own, so that a mistake in the model can't hide a
+// invariants checks what must hold of a job's history whatever the model says, and without it.
+// Each is a few lines that can be read on their own, so that a mistake in the model can't hide a
 // violation of what matters most.
 func invariants(ops []Op, written []Written) (violations []string) {
 	bad := func(format string, args ...any) {
@@ -35,8 +35,8 @@ func invariants(ops []Op, written []Written) (violations []string) {
 	}
 	slices.SortFunc(takes, func(a, b Op) int { return cmp.Compare(a.Token, b.Token) })
 
-	// Tokens grow: of two acquisitions by different runs the one that began after the other had ended
-	// has the larger.
+	// Tokens grow: of two acquisitions by different runs the one that began after the other had
+	// ended has the larger.
 	latest := int64(0) // call among those with smaller tokens
 	for i, o := range takes {
 		if i > 0 && o.Token == takes[i-1].Token && o.Owner != takes[i-1].Owner {
@@ -70,8 +70,8 @@ func invariants(ops []Op, written []Written) (violations []string) {
 			bad("a lease that is trusted although another has it:\n\t%v\n\t%v", o, takes[i])
 		}
 	}
-	// Fenced writes: none of a smaller token after one of a larger, none twice, and none lost that was
-	// acknowledged.
+	// Fenced writes: none of a smaller token after one of a larger, none twice, and none lost
+	// that was acknowledged.
 	found := map[int64]bool{}
 	for i, w := range written {
 		found[w.Op] = true

@@ -21,14 +21,14 @@ import (
 // A release that was in doubt is two operations: the term was its caller's at some time after it
 // was called (held), and is not when it returns (gone).
 //
-// A renewal or a call whose outcome is unknown leaves a lock_time that is only known to lie between
-// two times, until somebody sees it; a takeover is lawful if it is for any of them. So no lawful
-// history is found guilty, whatever the timing.
+// A renewal or a call whose outcome is unknown leaves a lock_time that is only known to lie
+// between two times, until somebody sees it; a takeover is lawful if it is for any of them. So no
+// lawful history is found guilty, whatever the timing.
 //
-// A call whose outcome is unknown may take effect at any time after it was sent, also after a later
-// attempt of the same call has been answered, or never. Its return is at the end of time. It is
-// tried only where it would change the row; that it never took effect is the same as that it did so
-// after the history's last known return, which an operation of its own marks.
+// A call whose outcome is unknown may take effect at any time after it was sent, also after a
+// later attempt of the same call has been answered, or never. Its return is at the end of time.
+// It is tried only where it would change the row; that it never took effect is the same as that
+// it did so after the history's last known return, which an operation of its own marks.
 type row struct {
 	enabled, locked bool
 	freed           string // whose lock was the last to be released by force

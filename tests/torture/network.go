@@ -16,8 +16,8 @@ import (
 type Network struct {
 	listener net.Listener
 	target   atomic.Value // string
-	// No client can cancel a statement of another connection. With a synchronous replica that matters:
-	// see docs/guarantees.md.
+	// No client can cancel a statement of another connection. With a synchronous replica that
+	// matters: see docs/guarantees.md.
 	noCancel atomic.Bool
 	latency  atomic.Int64 // of each piece of data, in each direction
 	up, down atomic.Bool  // whether what is sent to the server, and to the client, vanishes

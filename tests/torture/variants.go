@@ -41,8 +41,8 @@ var variants = map[string]variant{
 	"": {},
 	// It reads the row, decides in the client, and writes: see the test of the roll-out.
 	"old client": {old: true},
-	// What the snapshot says is believed when the row is written, although another may have changed it
-	// since.
+	// What the snapshot says is believed when the row is written, although another may have
+	// changed it since.
 	"non-atomic takeover": {say: func(_ int, q string) string {
 		return judged.ReplaceAllString(strings.Replace(q, rivals, "TRUE", 1), "${1}WHERE TRUE$2")
 	}},

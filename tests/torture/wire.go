@@ -18,10 +18,10 @@ import (
 	"github.com/lib/pq"
 )
 
-// A wire is a driver under a driver: it hears what the library says to the database. It records the
-// renewals, which nobody calls, and the statements whose outcome nobody knows although the call has
-// gone on to try again. It loses some of the requests and of the replies. And it can say something
-// else to the database, for clients with a bug.
+// A wire is a driver under a driver: it hears what the library says to the database. It records
+// the renewals, which nobody calls, and the statements whose outcome nobody knows although the
+// call has gone on to try again. It loses some of the requests and of the replies. And it can say
+// something else to the database, for clients with a bug.
 type wire struct {
 	driver.Connector
 	*words
@@ -55,8 +55,8 @@ func (w *words) carry(ctx context.Context, query string,
 	return s, send(w.say(query), false)
 }
 
-// The errors of what is lost. The library knows no more than that the connection broke; the harness
-// knows what has happened.
+// The errors of what is lost. The library knows no more than that the connection broke; the
+// harness knows what has happened.
 var (
 	errLostRequest = fmt.Errorf("the request is lost: %w", io.ErrUnexpectedEOF)
 	errLostReply   = fmt.Errorf("the reply is lost: %w", io.ErrUnexpectedEOF)

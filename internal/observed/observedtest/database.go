@@ -48,7 +48,8 @@ type Database struct {
 // Open returns a Database of the test's own, in SQLite.
 func Open(t testing.TB) *Database {
 	db, err := sql.Open(Driver,
-		"file:"+filepath.Join(t.TempDir(), "locks.db")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)")
+		"file:"+filepath.Join(t.TempDir(),
+			"locks.db")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return &Database{DB: db}
