@@ -52,7 +52,7 @@ WITH this_row AS (
 	SELECT $1::text, $2::text, $3::text, $4::text, TRUE, 'LOCKED', clock_timestamp()
 	FROM this_row
 	WHERE CASE WHEN refusal IS NULL THEN $8::text IS NOT NULL
-		OR pg_try_advisory_xact_lock(hashtext($1::text), hashtext($3::text)) END
+		OR pg_try_advisory_xact_lock('{table}'::regclass::oid::int, hashtext($1::text || $3::text)) END
 	ON CONFLICT (component_name, job_name) DO UPDATE SET
 		component_id = excluded.component_id, job_id = excluded.job_id, enabled = TRUE, status = 'LOCKED',
 		lock_time = greatest(clock_timestamp(), l.lock_time + interval '1 microsecond')

@@ -58,6 +58,10 @@ func FuzzNamesAndIDs(f *testing.F) {
 				require.Contains(t, err.Error(), "lock: Lock job")
 				continue
 			}
+			if id == "" && run == "" {
+				require.ErrorContains(t, err, "both IDs are empty")
+				continue
+			}
 			if err != nil && len(component)+len(job) > 2000 {
 				continue // an index of PostgreSQL's takes no more
 			}

@@ -148,6 +148,8 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 			if c.races++; c.races < maxRaces && sleep(ctx, rand.N(time.Duration(c.races)*time.Millisecond)) {
 				continue
 			}
+		case notUnderstood(err) && c.d.name != t.dialect.Load().name:
+			continue // another call has learned the server's kind meanwhile
 		case !t.sure.Load() && notUnderstood(err):
 			// Some CockroachDBs don't understand PostgreSQL's statement.
 			if t.identify(ctx, c) {
