@@ -354,10 +354,10 @@ func ExampleNewWith() {
 	l.Lock("shop", "instance-1", "backup", "run-1", time.Hour)
 	l.Lock("shop", "instance-2", "backup", "run-2", time.Hour)
 	l.Unlock("shop", "instance-1", "backup", "run-1")
-	// Output: level=INFO msg="lock acquired" operation=Lock component=shop job=backup
-	// component_id=instance-1 job_id=run-1 refused: shop/backup, held by instance-1 level=INFO
-	// msg="lock released" operation=Unlock component=shop job=backup component_id=instance-1
-	// job_id=run-1
+	// Output:
+	// level=INFO msg="lock acquired" operation=Lock component=shop job=backup component_id=instance-1 job_id=run-1
+	// refused: shop/backup, held by instance-1
+	// level=INFO msg="lock released" operation=Unlock component=shop job=backup component_id=instance-1 job_id=run-1
 }
 
 // A stand-by waits for as long as it takes, and leads as soon as the leader has gone.
