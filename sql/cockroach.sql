@@ -2,7 +2,7 @@
 --
 -- Arguments and answers are those of postgres.sql. A row is read by its key first, which settles the
 -- refusals. The statement that writes decides alone. It returns columns as they are: with an expression,
--- CockroachDB commits in a second step. Its texts of times depend on no setting.
+-- CockroachDB commits in a second step. Times are read as times: their text depends on no setting here.
 
 -- name: create
 CREATE TABLE IF NOT EXISTS {table} (
@@ -20,11 +20,9 @@ CREATE TABLE IF NOT EXISTS {table} (
 -- The answer is the row of the lock and the reason for a refusal, NULL if it can be taken, or no row.
 SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
 	coalesce(status, 'UNLOCKED') <> 'UNLOCKED',
-	((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8,
-	round(extract(epoch FROM clock_timestamp()) * 1000000)::int8,
+	least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
+		'9999-12-31 23:59:59.999999+00'),
+	clock_timestamp(),
 	CASE
 		WHEN NOT l.enabled THEN 'disabled'
 		WHEN round(extract(epoch FROM clock_timestamp()) * 1000000)::int8 < $5::text::int8
@@ -42,7 +40,7 @@ FROM {table} AS l WHERE component_name = $1::text AND job_name = $2::text;
 -- name: clock
 -- $1 the earliest time for a tick of a lock that has no row. The answer is the present time and the reason
 -- for a refusal, or NULL.
-SELECT round(extract(epoch FROM clock_timestamp()) * 1000000)::int8,
+SELECT clock_timestamp(),
 	CASE WHEN round(extract(epoch FROM clock_timestamp()) * 1000000)::int8 < $1::text::int8 THEN 'ahead' END;
 
 -- name: acquire
@@ -110,22 +108,18 @@ RETURNING status;
 -- The answer is one row: the row of the lock, and whether there is one.
 SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
 	coalesce(status, 'UNLOCKED') <> 'UNLOCKED',
-	((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8,
-	round(extract(epoch FROM clock_timestamp()) * 1000000)::int8,
+	least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
+		'9999-12-31 23:59:59.999999+00'),
+	clock_timestamp(),
 	component_name IS NOT NULL
 FROM (SELECT 1) AS one LEFT JOIN {table} ON component_name = $1::text AND job_name = $2::text;
 
 -- name: fence
 SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
 	coalesce(status, 'UNLOCKED') <> 'UNLOCKED',
-	((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8,
-	round(extract(epoch FROM clock_timestamp()) * 1000000)::int8
+	least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
+		'9999-12-31 23:59:59.999999+00'),
+	clock_timestamp()
 FROM {table} WHERE component_name = $1::text AND job_name = $2::text
 FOR UPDATE;
 
@@ -138,11 +132,9 @@ ON CONFLICT (component_name, job_name) DO NOTHING;
 SELECT coalesce(component_name, ''), coalesce(job_name, ''),
 	coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
 	coalesce(status, 'UNLOCKED') <> 'UNLOCKED',
-	((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8,
-	round(extract(epoch FROM clock_timestamp()) * 1000000)::int8
+	least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
+		'9999-12-31 23:59:59.999999+00'),
+	clock_timestamp()
 FROM {table} ORDER BY component_name, job_name;
 
 -- name: problems
