@@ -328,7 +328,7 @@ func ExampleNewWith() {
 	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).
 		AddRow(locktest.Granted()...))
 	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.Columns).
-		AddRow(locktest.HeldBy("instance-1", "run-1", time.Now())...))
+		AddRow(locktest.HeldBy("a", "1", time.Now())...))
 	mock.ExpectQuery(`"job locks"`).WillReturnRows(sqlmock.NewRows(locktest.UnlockColumns).
 		AddRow(locktest.Unlocked()...))
 
@@ -351,13 +351,13 @@ func ExampleNewWith() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	l.Lock("shop", "instance-1", "backup", "run-1", time.Hour)
-	l.Lock("shop", "instance-2", "backup", "run-2", time.Hour)
-	l.Unlock("shop", "instance-1", "backup", "run-1")
+	l.Lock("shop", "a", "prune", "1", time.Hour)
+	l.Lock("shop", "b", "prune", "2", time.Hour)
+	l.Unlock("shop", "a", "prune", "1")
 	// Output:
-	// level=INFO msg="lock acquired" operation=Lock component=shop job=backup component_id=instance-1 job_id=run-1
-	// refused: shop/backup, held by instance-1
-	// level=INFO msg="lock released" operation=Unlock component=shop job=backup component_id=instance-1 job_id=run-1
+	// level=INFO msg="lock acquired" operation=Lock component=shop job=prune component_id=a job_id=1
+	// refused: shop/prune, held by a
+	// level=INFO msg="lock released" operation=Unlock component=shop job=prune component_id=a job_id=1
 }
 
 // A stand-by waits for as long as it takes, and leads as soon as the leader has gone.

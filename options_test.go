@@ -29,9 +29,10 @@ func TestNewWith_invalid(t *testing.T) {
 		"Attempts:-1":                             {Retry: lock.RetryPolicy{Attempts: -1}},
 		" Backoff:-1ns":                           {Retry: lock.RetryPolicy{Backoff: -1}},
 		"MaxBackoff:-1s":                          {Retry: lock.RetryPolicy{MaxBackoff: -time.Second}},
-		"AttemptTimeout:-1s":                      {Retry: lock.RetryPolicy{AttemptTimeout: -time.Second}},
-		"is for NewMemory":                        {Clock: time.Now},
-		`the dialect "oracle" is unknown`:         {Dialect: "oracle"},
+		"AttemptTimeout:-1s": {
+			Retry: lock.RetryPolicy{AttemptTimeout: -time.Second}},
+		"is for NewMemory":                {Clock: time.Now},
+		`the dialect "oracle" is unknown`: {Dialect: "oracle"},
 	} {
 		l, err := lock.NewWith(dbtest.Storage{
 			OnExec:     func(query string) error { t.Errorf("asked: %s", query); return nil },

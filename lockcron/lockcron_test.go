@@ -48,8 +48,8 @@ func tickName(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // skews are by how much the clocks of the instances are ahead.
 var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
-	-time.Millisecond, 4 * time.Second,
-	-1700 * time.Millisecond, time.Millisecond, -3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
+	-time.Millisecond, 4 * time.Second, -1700 * time.Millisecond, time.Millisecond,
+	-3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
 
 // journal is what a fleet ran and was told.
 type journal struct {
@@ -148,7 +148,8 @@ func TestNew_clocks(t *testing.T) {
 				require.Empty(t, j.errs)
 				schedule := parse(t, test.spec)
 				ticks := 0
-				for tick := schedule.Next(test.from.In(test.location)); tick.Before(test.to.Add(-20 * time.Second)); tick = schedule.Next(tick) {
+				tick, end := schedule.Next(test.from.In(test.location)), test.to.Add(-20*time.Second)
+				for ; tick.Before(end); tick = schedule.Next(tick) {
 					require.Equal(t, 1, j.runs[tickName(tick)], tick)
 					ticks++
 				}
@@ -394,7 +395,8 @@ func TestReport(t *testing.T) {
 		r.Outcome, r.Err = locktick.Ahead, errors.New("a day")
 		report(t.Context(), r)
 	}
-	require.Equal(t, `quiet: tick failed, error=the database is away, component=shop, job=report, tick=2000-03-01T00:00:00Z
+	require.Equal(t, "quiet: tick failed, error=the database is away, component=shop, job=report, "+
+		`tick=2000-03-01T00:00:00Z
 quiet: tick ahead, error=a day, component=shop, job=report, tick=2000-03-01T00:00:00Z
 tick ran, component=shop, job=report, tick=2000-03-01T00:00:00Z
 tick held, component=shop, job=report, tick=2000-03-01T00:00:00Z, reason=another has it

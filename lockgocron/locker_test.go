@@ -86,7 +86,8 @@ func TestLocker_DurationJob(t *testing.T) {
 				gocron.NewTask(locker.Func("report", func(ctx context.Context) error {
 					f.ran(lock.LeaseFrom(ctx).Job().JobID)
 					return nil
-				})), gocron.WithName("report"), gocron.WithStartAt(gocron.WithStartDateTime(every.Next(clock.Now()))))
+				})), gocron.WithName("report"),
+				gocron.WithStartAt(gocron.WithStartDateTime(every.Next(clock.Now()))))
 			require.NoError(t, err)
 			s.Start()
 			defer s.Shutdown()
@@ -207,7 +208,8 @@ func TestCrontab_summer_begins(t *testing.T) {
 						at = append(at,
 							time.Now().In(berlin).Format("02 15:04"))
 					}),
-						gocron.WithName("report"), gocron.WithDaylightSavingsTimePolicy(gocron.DaylightSavingsTimeRunAfterTransition))
+						gocron.WithName("report"),
+						gocron.WithDaylightSavingsTimePolicy(gocron.DaylightSavingsTimeRunAfterTransition))
 					require.NoError(t, err)
 					s.Start()
 					defer s.Shutdown()

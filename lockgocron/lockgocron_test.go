@@ -38,8 +38,8 @@ func (c *skewedClock) Now() time.Time { return c.Clock.Now().Add(time.Duration(c
 
 // skews are by how much the clocks of the instances are ahead.
 var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
-	-time.Millisecond, 4 * time.Second,
-	-1700 * time.Millisecond, time.Millisecond, -3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
+	-time.Millisecond, 4 * time.Second, -1700 * time.Millisecond, time.Millisecond,
+	-3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
 
 // A fleet is what its instances ran and were told.
 type fleet struct {

@@ -10,9 +10,9 @@
 //
 // # Metrics
 //
-//	lock.operation.duration  histogram, s            how long a call took, with its retries and its waiting
-//	lock.hold.duration       histogram, s            how long a lock was held, from Acquire or Lock to the end
-//	lock.holder.age          histogram, s            how old the lock of a holder was that refused this process
+//	lock.operation.duration  histogram, s            how long a call took, with retries and waiting
+//	lock.hold.duration       histogram, s            how long a lock was held, from Acquire or Lock
+//	lock.holder.age          histogram, s            how old the lock of a refusing holder was
 //	lock.lease.losses        counter, {loss}         leases that were lost
 //	lock.lease.active        updowncounter, {lease}  leases that this process holds
 //
@@ -42,14 +42,14 @@
 //	lock.job.name          its job
 //	lock.operation.name    an Event.Operation
 //	lock.operation.result  an Event.Kind
-//	lock.refusal.reason    held, disabled, already_run, or lost: Unlock or a release, when another has taken over
-//	lock.loss.reason       held (by another), disabled, or other: it was not renewed in time, or released by force
-//	error.type             tick_ahead (a clock is fast), unknown_outcome, cancelled, timeout, lost, or _OTHER
+//	lock.refusal.reason    held, disabled, already_run, or lost (to another: Unlock or a release)
+//	lock.loss.reason       held (by another), disabled, or other: run out, or released by force
+//	error.type             tick_ahead (fast clock), unknown_outcome, cancelled, timeout, lost, _OTHER
 //
 // Spans alone have what no metric should, for there is no end of its values:
 //
 //	lock.component.id, lock.job.id                of the caller
-//	lock.holder.component.id, lock.holder.job.id  of who has refused it, or of whose lock it has taken over
+//	lock.holder.component.id, lock.holder.job.id  of who refused it, or whose lock it has taken over
 //	lock.holder.age                               how old the lock of that one was, in seconds
 //	lock.token                                    the fencing token
 //	db.response.status_code                       the SQLSTATE of an error that has one

@@ -276,7 +276,8 @@ func (r refusingMeter) Int64UpDownCounter(name string,
 
 func TestNew_refused(t *testing.T) {
 	for _, name := range []string{
-		"lock.operation.duration", "lock.hold.duration", "lock.lease.losses", "lock.holder.age", "lock.lease.active",
+		"lock.operation.duration", "lock.hold.duration", "lock.lease.losses",
+		"lock.holder.age", "lock.lease.active",
 	} {
 		o, err := lockotel.New(lockotel.Options{MeterProvider: refusing{name: name}})
 		require.Nil(t, o)
@@ -420,8 +421,9 @@ func TestObserver_Observe_exemplar(t *testing.T) {
 	}
 	id := func(name string) string { return s.ended(name)[0].SpanContext().SpanID().String() }
 	require.Equal(t, map[string]string{
-		"lock.operation.duration Lock": id("lock.Lock"), "lock.operation.duration Unlock": id("lock.Unlock"),
-		"lock.hold.duration ": id("lock.Hold"),
+		"lock.operation.duration Lock":   id("lock.Lock"),
+		"lock.operation.duration Unlock": id("lock.Unlock"),
+		"lock.hold.duration ":            id("lock.Hold"),
 	}, found)
 }
 

@@ -155,7 +155,8 @@ scrape_configs: [{job_name: shop, static_configs: [{targets: [%q]}]}]
 		}
 		return all
 	}
-	for deadline := time.Now().Add(time.Minute); len(query("lock_table_up")) == 0; time.Sleep(50 * time.Millisecond) {
+	deadline := time.Now().Add(time.Minute)
+	for ; len(query("lock_table_up")) == 0; time.Sleep(50 * time.Millisecond) {
 		if len(ended) > 0 || time.Now().After(deadline) {
 			t.Fatalf("Prometheus has scraped nothing: %s", out.String())
 		}

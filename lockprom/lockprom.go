@@ -7,12 +7,12 @@
 // # Metrics
 //
 //	lock_events_total{operation, kind, reason}   outcomes of calls, and leases lost
-//	lock_operation_duration_seconds{operation}   how long calls took, with their retries and their waiting
-//	lock_held_duration_seconds                   how long locks were held, from Acquire or Lock to the end
+//	lock_operation_duration_seconds{operation}   how long calls took, with retries and waiting
+//	lock_held_duration_seconds                   how long locks were held, from Acquire or Lock
 //	lock_lease_held                              1 while this process holds a lease, else 0
 //	lock_last_acquired_timestamp_seconds         when this process last acquired the lock
-//	lock_ttl_seconds                             the TTL that it stated last; 0 means that the lock never expires
-//	lock_refusing_holder_age_seconds             how old the lock was of the holder that refused it last
+//	lock_ttl_seconds                             the TTL that it stated last; 0 is for ever
+//	lock_refusing_holder_age_seconds             how old the lock was of who refused it last
 //	lock_last_refused_timestamp_seconds          when that was
 //
 // All have the labels lock_component and lock_job, which no target has: Prometheus renames labels
@@ -109,7 +109,8 @@ func New() *Metrics {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: name, Help: help, Buckets: buckets,
 			// For a Prometheus that asks for native histograms.
-			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
+			NativeHistogramMinResetDuration: time.Hour,
 		}, labels)
 	}
 	return &Metrics{

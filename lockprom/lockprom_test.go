@@ -60,7 +60,8 @@ const (
 )
 
 func event(operation, kind, reason string) string {
-	return fmt.Sprintf(`lock_events_total{kind="%s",lock_component="shop",lock_job="backup",operation="%s",reason="%s"}`, kind, operation, reason)
+	return fmt.Sprintf(`lock_events_total{kind="%s",lock_component="shop",lock_job="backup",`+
+		`operation="%s",reason="%s"}`, kind, operation, reason)
 }
 
 func job(id string) lock.Job {
@@ -512,9 +513,11 @@ func TestMaxJobs(t *testing.T) {
 	}
 	got := text(t, registered(t, m))
 	require.Equal(t, "5", value(got,
-		`lock_events_total{kind="released",lock_component="_other",lock_job="_other",operation="Release",reason=""}`))
+		`lock_events_total{kind="released",lock_component="_other",lock_job="_other",`+
+			`operation="Release",reason=""}`))
 	require.Equal(t, "1", value(got,
-		`lock_events_total{kind="released",lock_component="shop",lock_job="customer-999",operation="Release",reason=""}`))
+		`lock_events_total{kind="released",lock_component="shop",lock_job="customer-999",`+
+			`operation="Release",reason=""}`))
 	require.NotContains(t, got, "customer-1000")
 	require.Equal(t, lockprom.MaxJobs, strings.Count(got, "\nlock_lease_held{"))
 }

@@ -16,7 +16,7 @@ var (
 	tableHeld    = describe("lock_table_held", "Whether the lock is held by anybody (1) or not (0).")
 	tableEnabled = describe("lock_table_enabled", "Whether the job is enabled (1) or not (0).")
 	tableAge     = describe("lock_table_age_seconds",
-		"The time since the lock was last acquired or renewed by anybody, by the database's clock.")
+		"Time since the lock was acquired or renewed, by the database's clock.")
 )
 
 type table struct {
@@ -28,7 +28,7 @@ type table struct {
 //
 //	lock_table_held{lock_component, lock_job}          1 while anybody holds the lock, else 0
 //	lock_table_enabled{lock_component, lock_job}       1, or 0 after Disable
-//	lock_table_age_seconds{lock_component, lock_job}   since it was acquired or renewed; absent if never
+//	lock_table_age_seconds{lock_component, lock_job}   since acquired or renewed; absent if never
 //
 // and lock_table_up, which is 0 when that failed; a database that is away doesn't fail the scrape.
 // A listing may take as long as the timeout; 0 and less mean 5 seconds.

@@ -28,7 +28,7 @@ func TestNewTable(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(90 * time.Second)
 		require.NoError(t, testutil.CollectAndCompare(c, strings.NewReader(`
-# HELP lock_table_age_seconds The time since the lock was last acquired or renewed by anybody, by the database's clock.
+# HELP lock_table_age_seconds Time since the lock was acquired or renewed, by the database's clock.
 # TYPE lock_table_age_seconds gauge
 lock_table_age_seconds{lock_component="shop",lock_job="backup"} 90
 lock_table_age_seconds{lock_component="shop",lock_job="report"} 90

@@ -31,8 +31,8 @@ func newFleet(l *lock.Lock) *fleet {
 
 // skews are by how much the clocks of the instances are ahead.
 var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
-	-time.Millisecond, 4 * time.Second,
-	-1700 * time.Millisecond, time.Millisecond, -3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
+	-time.Millisecond, 4 * time.Second, -1700 * time.Millisecond, time.Millisecond,
+	-3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
 
 func (f *fleet) guard(skew time.Duration) locktick.Guard {
 	return locktick.Guard{

@@ -303,8 +303,10 @@ func TestGuard_Report_nil(t *testing.T) {
 	require.Len(t, lines, 7)
 	for i, wanted := range []string{
 		`level=DEBUG msg="tick ran" component=shop job=report tick=2026-03-29T12:00:00.000Z`,
-		`level=DEBUG msg="tick already run" component=shop job=report tick=2026-03-29T12:00:00.000Z error=`,
-		`level=ERROR msg="tick ran" component=shop job=report tick=2026-03-29T13:00:00.000Z error="the printer is on fire"`,
+		`level=DEBUG msg="tick already run" component=shop job=report ` +
+			`tick=2026-03-29T12:00:00.000Z error=`,
+		`level=ERROR msg="tick ran" component=shop job=report tick=2026-03-29T13:00:00.000Z ` +
+			`error="the printer is on fire"`,
 		`level=WARN msg="tick disabled" component=shop job=report tick=2026-03-29T14:00:00.000Z error=`,
 		`level=ERROR msg="tick failed" component=shop job=report tick=2026-03-29T15:00:00.000Z error=`,
 		`level=ERROR msg="tick ahead" component=shop job=report tick=2126-03-29T12:00:00.000Z error=`,

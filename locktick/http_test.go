@@ -113,10 +113,12 @@ func TestGuard_Handler(t *testing.T) {
 		"the tick is missing": {status: 400, outcome: "bad request",
 			body: map[string]string{"error": "the header Tick, which names the tick, is missing"}},
 		"the tick is no time": {tick: "noon", status: 400, outcome: "bad request",
-			body: map[string]string{"error": `the header Tick, "noon", is not a time like 2006-01-02T15:04:05Z`}},
+			body: map[string]string{"error": `the header Tick, "noon", is not a time ` +
+				`like 2006-01-02T15:04:05Z`}},
 		"the tick is a reading of a clock": {tick: "2026-03-29T12:00:00.7Z", status: 400,
 			outcome: "bad request",
-			body:    map[string]string{"error": `the header Tick, "2026-03-29T12:00:00.7Z", is not a whole second: it has to be the scheduled time, not that of the request`}},
+			body: map[string]string{"error": `the header Tick, "2026-03-29T12:00:00.7Z", is not ` +
+				`a whole second: it has to be the scheduled time, not that of the request`}},
 		"the tick is the zero time": {tick: "0001-01-01T00:00:00Z", status: 400, outcome: "bad request",
 			body: map[string]string{"error": "the tick of the request is the zero time"}},
 	} {

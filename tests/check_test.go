@@ -26,7 +26,8 @@ func TestACheckNeedsATransaction(t *testing.T) {
 		require.NoError(t, err)
 		defer conn.Close()
 		for name, none := range map[string]lock.Transaction{
-			"DB": tb.DB, "Conn": conn, "type that embeds DB": struct{ *sql.DB }{tb.DB}, "DB with a BeginTx of its own": wrapper{tb.DB},
+			"DB": tb.DB, "Conn": conn, "type that embeds DB": struct{ *sql.DB }{tb.DB},
+			"DB with a BeginTx of its own": wrapper{tb.DB},
 		} {
 			err := lease.Check(t.Context(), none)
 			require.ErrorContains(t, err, "not a transaction", name)

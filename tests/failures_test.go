@@ -304,9 +304,13 @@ func TestDeadConnectionsInThePoolFailNoCall(t *testing.T) {
 
 func TestATableThatNewCouldNotCreateIsCreatedByTheFirstCall(t *testing.T) {
 	for name, breaks := range map[string]func(p *faultproxy.Proxy){
-		"the database was away":     (*faultproxy.Proxy).Refuse,
-		"the connection was broken": func(p *faultproxy.Proxy) { p.Arm(faultproxy.Fault{Place: faultproxy.BeforeRequest}) },
-		"the reply was lost":        func(p *faultproxy.Proxy) { p.Arm(faultproxy.Fault{Place: faultproxy.BeforeReply}) },
+		"the database was away": (*faultproxy.Proxy).Refuse,
+		"the connection was broken": func(p *faultproxy.Proxy) {
+			p.Arm(faultproxy.Fault{Place: faultproxy.BeforeRequest})
+		},
+		"the reply was lost": func(p *faultproxy.Proxy) {
+			p.Arm(faultproxy.Fault{Place: faultproxy.BeforeReply})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onPostgres(t, func(t *testing.T, e dbtest.Engine) {
@@ -645,8 +649,9 @@ func TestATableMadeByHandWithShortColumns(t *testing.T) {
 		if e.SQLite() {
 			zone = "TIMESTAMP"
 		}
-		_, err := tb.Exec(`CREATE TABLE locks (component_name VARCHAR(40), component_id VARCHAR(40), job_name VARCHAR(40),
-			job_id VARCHAR(40), enabled BOOLEAN, status VARCHAR(10), lock_time ` + zone + `, PRIMARY KEY (component_name, job_name))`)
+		_, err := tb.Exec(`CREATE TABLE locks (component_name VARCHAR(40), component_id VARCHAR(40),
+			job_name VARCHAR(40), job_id VARCHAR(40), enabled BOOLEAN, status VARCHAR(10),
+			lock_time ` + zone + `, PRIMARY KEY (component_name, job_name))`)
 		require.NoError(t, err)
 		l := lock.New(tb)
 		for _, d := range doings {
@@ -727,8 +732,8 @@ func TestATableMadeByHandWithShortColumns(t *testing.T) {
 func TestATableWithoutAPrimaryKeyIsAClearError(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
-		_, err := tb.Exec(`CREATE TABLE locks (component_name TEXT, component_id TEXT, job_name TEXT, job_id TEXT,
-			enabled BOOL, status TEXT, lock_time TIMESTAMP)`)
+		_, err := tb.Exec(`CREATE TABLE locks (component_name TEXT, component_id TEXT, job_name TEXT,
+			job_id TEXT, enabled BOOL, status TEXT, lock_time TIMESTAMP)`)
 		require.NoError(t, err)
 		l := lock.New(tb)
 		for verb, do := range map[string]func(*lock.Lock) error{"Lock": doLock, "Enable": doEnable,

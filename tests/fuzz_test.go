@@ -86,8 +86,9 @@ func FuzzNamesAndIDs(f *testing.F) {
 // is for ever.
 func FuzzDurations(f *testing.F) {
 	for _, d := range []int64{0, 1, -1, 999, 1000, 1001, int64(time.Millisecond), int64(time.Second),
-		int64(59 * time.Minute), int64(time.Hour),
-		int64(61 * time.Minute), int64(100 * 365 * 24 * time.Hour), math.MaxInt64, math.MaxInt64 - 1, math.MinInt64, math.MinInt64 + 1} {
+		int64(59 * time.Minute), int64(time.Hour), int64(61 * time.Minute),
+		int64(100 * 365 * 24 * time.Hour), math.MaxInt64, math.MaxInt64 - 1,
+		math.MinInt64, math.MinInt64 + 1} {
 		f.Add(d)
 	}
 	dbs := fuzzed(f)

@@ -46,7 +46,8 @@ type oldRow struct {
 }
 
 func (c *oldClient) insert(component, job string) {
-	c.s.Exec(`INSERT INTO locks (component_name, component_id, job_name, job_id, enabled, status, lock_time)
+	c.s.Exec(`INSERT INTO locks
+(component_name, component_id, job_name, job_id, enabled, status, lock_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (component_name, job_name) DO NOTHING`,
 		component, "", job, "", true, "UNLOCKED", time.Time{})
 }
@@ -85,7 +86,8 @@ WHERE component_name = $4 AND job_name = $5 AND enabled = TRUE`
 func (c *oldClient) Unlock(component, componentID, job, jobID string) error {
 	c.insert(component, job)
 	c.s.Exec(`UPDATE locks SET status = 'UNLOCKED'
-WHERE component_name = $1 AND component_id = $2 AND job_name = $3 AND job_id = $4`, component, componentID, job, jobID)
+WHERE component_name = $1 AND component_id = $2 AND job_name = $3 AND job_id = $4`,
+		component, componentID, job, jobID)
 	r, err := c.read(component, job)
 	if err != nil {
 		return err

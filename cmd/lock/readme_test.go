@@ -81,7 +81,7 @@ func TestReadmeCrontab(t *testing.T) {
 	require.NotNil(t, line)
 	require.NotRegexp(t, `[^\\]%`, line[1], "cron would end the line there")
 	script := strings.ReplaceAll(line[1], `\%`, "%")
-	script = strings.Replace(script, "/opt/backup.sh --full", `sh -c 'echo "$LOCK_HELD_JOB_ID"'`, 1)
+	script = strings.Replace(script, "/opt/backup.sh", `sh -c 'echo "$LOCK_HELD_JOB_ID"'`, 1)
 
 	bin := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(bin, "date"), []byte("#!/bin/sh\n"+

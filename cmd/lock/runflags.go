@@ -42,7 +42,7 @@ its own precision: 2026-11-25 by a day, 2026-11-25T03 by an hour, 2026-11-25T03:
 2026-11-25T03:15:00Z by a second. A run whose command has failed has been made. One whose command
 could not be started, or whose machine died, has not.`,
 		Example: `# In the crontab of all five servers: one of them makes the backup.
-15 2 * * *  lock run --job nightly-backup --tick "$(date -u +\%F)" --if-held skip -- /opt/backup.sh --full
+15 2 * * *  lock run --job nightly-backup --tick "$(date -u +\%F)" --if-held skip -- /opt/backup.sh
 
 # Deploy after whoever else is deploying, but don't wait longer than ten minutes.
 lock run --job deploy --wait 10m --grace 1m --ttl 5m -- ./deploy.sh

@@ -125,7 +125,8 @@ func Main(m *testing.M) (code int) {
 // leaked returns the stacks of the other goroutines that run code of this library, once they have
 // had time to end.
 func leaked() (left string) {
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	deadline := time.Now().Add(10 * time.Second)
+	for ; time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		buf := make([]byte, 1<<20)
 		all := strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
 		left = ""

@@ -269,14 +269,16 @@ var Scenarios = []Scenario{
 		require.NoError(t, le.Release(t.Context()))
 	}},
 	{"Names and IDs are data", func(t *testing.T, tb Table, l *lock.Lock) {
-		for _, text := range []string{`'"` + "`" + `'; DROP TABLE locks; --`, "a\r\n\tb\x01\x7f", "🔒\u0301é\u202e",
-			"%s%_$1?1\\", "{table}", " padded ", string(make100k())} {
+		for _, text := range []string{`'"` + "`" + `'; DROP TABLE locks; --`,
+			"a\r\n\tb\x01\x7f", "🔒\u0301é\u202e", "%s%_$1?1\\", "{table}", " padded ", string(make100k())} {
 			require.NoError(t, l.Lock(text, text+"a", text, text+"1", time.Hour))
-			require.Equal(t, Row{ComponentID: text + "a", JobID: text + "1", Enabled: true, Status: "LOCKED"}, tb.Get(text, text).Fields())
+			require.Equal(t, Row{ComponentID: text + "a", JobID: text + "1", Enabled: true,
+				Status: "LOCKED"}, tb.Get(text, text).Fields())
 			err := l.Lock(text, text+"b", text, text+"2", time.Hour)
 			var refusal *lock.ErrUnauthorised
 			require.ErrorAs(t, err, &refusal)
-			require.Equal(t, []string{text + "a", text + "1"}, []string{refusal.Holder().ComponentID, refusal.Holder().JobID})
+			require.Equal(t, []string{text + "a", text + "1"},
+				[]string{refusal.Holder().ComponentID, refusal.Holder().JobID})
 			require.Less(t, len(err.Error()), 3000, "a message is for reading")
 			require.NoError(t, l.Disable(text, text))
 			require.NoError(t, l.Enable(text, text))

@@ -129,9 +129,11 @@ func (tb Table) Put(r Row) {
 	if age, ok := r.Age.(time.Duration); ok {
 		lockTime = tb.Timestamp(tb.Now().Add(-age))
 	}
-	_, err := tb.Exec(`INSERT INTO locks (component_name, component_id, job_name, job_id, enabled, status, lock_time)
+	_, err := tb.Exec(`INSERT INTO locks
+(component_name, component_id, job_name, job_id, enabled, status, lock_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
-ON CONFLICT (component_name, job_name) DO UPDATE SET component_id = excluded.component_id, job_id = excluded.job_id,
+ON CONFLICT (component_name, job_name) DO UPDATE
+SET component_id = excluded.component_id, job_id = excluded.job_id,
 enabled = excluded.enabled, status = excluded.status, lock_time = excluded.lock_time`,
 		Component, r.ComponentID, Job, r.JobID, r.Enabled, r.Status, lockTime)
 	require.NoError(tb.T, err)

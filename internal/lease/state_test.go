@@ -100,7 +100,8 @@ func TestState(t *testing.T) {
 		"expired": {0, 30, []move{ticks(26.9, Renew, 27), sent(26.9), ticks(27,
 			Expire, 0)}},
 		"never expires": {0, 0, []move{never, ticks(9.9, Rest, 10), ticks(10, Renew,
-			20), sent(10), ticks(15, Rest, 25), failed(15, true), never, term(1, 0), ticks(16.25, Renew, 26.25), by(10, 20)}},
+			20), sent(10), ticks(15, Rest, 25), failed(15, true), never, term(1, 0),
+			ticks(16.25, Renew, 26.25), by(10, 20)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
