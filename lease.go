@@ -31,7 +31,7 @@ type Lease struct {
 	release releaseDoubt // of the first Release whose outcome is unknown
 }
 
-// A releaseDoubt says whether a release may have taken effect, unseen, and whether the lease was
+// A releaseDoubt tells whether a release may have taken effect, unseen, and whether the lease was
 // trusted when it was sent.
 type releaseDoubt struct{ sent, trusted bool }
 

@@ -145,7 +145,7 @@ func (d doubtful) requireDone(t *testing.T, tb dbtest.Table, what string) {
 func TestLock_lostReplies(t *testing.T) {
 	errs := map[string]error{
 		"unexpected EOF": io.ErrUnexpectedEOF,
-		"ErrBadConn":     driver.ErrBadConn, // which lib/pq also says of what was sent
+		"ErrBadConn":     driver.ErrBadConn, // which lib/pq also returns for what was sent
 	}
 	for _, e := range engines {
 		if e.SQLite() || e.Name == "PostgreSQL, pgx, serializable" ||

@@ -63,7 +63,7 @@ func (d doing) prepare(tb dbtest.Table) {
 	}
 }
 
-// done says whether the row is what it is after the call; if not, it must be what it was before.
+// done reports whether the row is what it is after the call; if not, it must be what it was before.
 func (d doing) done(tb dbtest.Table) bool {
 	now := dbtest.Row{}
 	if s := tb.Get(component, job); s != nil {

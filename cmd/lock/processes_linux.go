@@ -86,7 +86,7 @@ type procStat struct {
 	state  byte
 }
 
-// stat reads what the kernel says of a process.
+// stat reads what the kernel reports about a process.
 func stat(pid int) (procStat, bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -131,7 +131,7 @@ func (s *speaker) database() string {
 	return s.masked(s.where)
 }
 
-// exit says what is to be said of the error that a command ended with, and returns the exit
+// exit prints the message of the error that a command ended with, and returns the exit
 // status.
 func (s *speaker) exit(err error, command string) int {
 	var f *failure

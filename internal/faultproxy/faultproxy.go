@@ -97,7 +97,7 @@ func (p *Proxy) Arm(f Fault) {
 	p.armed, p.requests, p.replies = &f, 0, 0
 }
 
-// Disarm says whether the Fault has happened; it will no more.
+// Disarm reports whether the Fault has happened; it will no more.
 func (p *Proxy) Disarm() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

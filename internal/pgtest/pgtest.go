@@ -34,7 +34,7 @@ type Server struct {
 var ErrMissing = errors.New("PostgreSQL's initdb and postgres are neither on PATH nor under " +
 	"/usr/lib/postgresql")
 
-// Dispensable says whether a test that Start has failed with err is skipped: PostgreSQL is not
+// Dispensable reports whether a test that Start has failed with err is skipped: PostgreSQL is not
 // installed, and the environment doesn't say that it has to be, by LOCK_TEST_POSTGRES=required.
 func Dispensable(err error) bool {
 	return errors.Is(err, ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required"
@@ -194,7 +194,7 @@ func (s *Server) ready() bool {
 		s.hot())
 }
 
-// hot says whether a standby is consistent enough to be asked.
+// hot reports whether a standby is consistent enough to be asked.
 func (s *Server) hot() bool {
 	c, err := net.Dial("unix", filepath.Join(s.dir, fmt.Sprintf(".s.PGSQL.%d", s.Port)))
 	if err == nil {

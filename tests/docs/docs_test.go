@@ -510,8 +510,8 @@ func TestPages_deletedRow(t *testing.T) {
 	})
 }
 
-// TestPages_vacuum: old versions of a row make room for new ones on their page, unless a transaction
-// that is open may still want to see them.
+// TestPages_vacuum: old versions of a row make room for new ones on their page, unless an open
+// transaction may still want to see them.
 func TestPages_vacuum(t *testing.T) {
 	db, err := sql.Open("postgres", postgres(t))
 	require.NoError(t, err)
