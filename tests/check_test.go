@@ -282,7 +282,7 @@ func (s *schedule) run() {
 	wg.Wait()
 }
 
-// write writes the token in a transaction that ends in a check, and reports whether it was committed.
+// write writes the token in a transaction that ends in a check, and reports whether it committed.
 func (s *schedule) write(lease *lock.Lease, pause, before, after func()) bool {
 	t, ctx := s.tb.T, s.tb.T.Context()
 	tx, err := s.tb.BeginTx(ctx, nil)

@@ -121,7 +121,7 @@ func TestARefusalWritesNothing(t *testing.T) {
 	position := func() (wal string, xid int64) {
 		require.NoError(t,
 			db.QueryRow("SELECT pg_current_wal_insert_lsn()::text, "+
-				"pg_snapshot_xmax(pg_current_snapshot())::text::bigint").
+				"txid_snapshot_xmax(txid_current_snapshot())").
 				Scan(&wal, &xid))
 		return wal, xid
 	}
