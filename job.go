@@ -81,7 +81,7 @@ func (j Job) check() error {
 		{"TickAhead", j.TickAhead}, {"Spacing", j.Spacing},
 	} {
 		if d.d < 0 {
-			return fmt.Errorf("Job.%s, %v, is negative", d.name, d.d)
+			return fmt.Errorf("the Job.%s, %v, is negative", d.name, d.d)
 		}
 	}
 	if err := validTTL("Job.TTL", j.TTL); err != nil {
