@@ -87,7 +87,7 @@ func (e *Elector) run(ctx context.Context) {
 	failing := false
 	for ctx.Err() == nil {
 		led, err := e.lead(ctx)
-		e.set(nil, err)
+		e.lost(err)
 		switch {
 		case led:
 			failing = false
@@ -130,6 +130,12 @@ func (e *Elector) lead(ctx context.Context) (led bool, err error) {
 		err = fmt.Errorf("%w: %w", silent, err)
 	}
 	return led, err
+}
+
+// lost notes that no term is held, and why.
+func (e *Elector) lost(why error) {
+	var none context.Context
+	e.set(none, why)
 }
 
 func (e *Elector) set(term context.Context, why error) {

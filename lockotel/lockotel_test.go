@@ -126,7 +126,7 @@ func attributes(all []attribute.KeyValue) string {
 	slices.SortFunc(all, func(a, b attribute.KeyValue) int { return cmp.Compare(a.Key, b.Key) })
 	var pairs []string
 	for _, a := range all {
-		pairs = append(pairs, string(a.Key)+"="+a.Value.Emit())
+		pairs = append(pairs, string(a.Key)+"="+fmt.Sprint(a.Value.AsInterface()))
 	}
 	return "{" + strings.Join(pairs, " ") + "}"
 }
