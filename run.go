@@ -104,13 +104,15 @@ func (l *Lock) giveBack(ctx context.Context, job Job, unique bool) {
 		}
 		return err
 	}
-	if try() == nil {
+	err := try()
+	if err == nil {
 		return
 	}
 	until := time.Now().Add(min(job.TTL, time.Hour))
 	go func() {
-		for err := errors.New("not yet"); err != nil && time.Now().Before(until); err = try() {
+		for err != nil && store.Passing(err) && time.Now().Before(until) {
 			time.Sleep(min(time.Second, job.TTL/10))
+			err = try()
 		}
 	}()
 }
