@@ -110,7 +110,7 @@ func (l *Lock) giveBack(ctx context.Context, job Job, unique bool) {
 	}
 	until := time.Now().Add(min(job.TTL, time.Hour))
 	go func() {
-		for err != nil && store.Passing(err) && time.Now().Before(until) {
+		for err != nil && !store.Closed(err) && time.Now().Before(until) {
 			time.Sleep(min(time.Second, job.TTL/10))
 			err = try()
 		}

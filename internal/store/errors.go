@@ -73,7 +73,7 @@ func Curable(err error) bool {
 	var unsent connectError
 	if errors.As(err, &unsent) {
 		state := sqlState(err)
-		return !strings.HasPrefix(state, "28") && state != "3D000" && !closed(err)
+		return !strings.HasPrefix(state, "28") && state != "3D000" && !Closed(err)
 	}
 	switch state := sqlState(err); state {
 	case "":
@@ -136,12 +136,12 @@ func inDoubt(err error) bool {
 			return false
 		}
 	}
-	return !closed(err)
+	return !Closed(err)
 }
 
-// closed reports whether err is that of a *sql.DB that is closed, which database/sql doesn't
+// Closed reports whether err is that of a *sql.DB that is closed, which database/sql doesn't
 // export.
-func closed(err error) bool { return strings.HasSuffix(err.Error(), "sql: database is closed") }
+func Closed(err error) bool { return strings.Contains(err.Error(), "sql: database is closed") }
 
 // inSQLite reports whether the type of v is from a package of SQLite's.
 // All that are known have the name in their path.
