@@ -148,12 +148,12 @@ func TestTheEndOfTheContextEndsTheWaitForARow(t *testing.T) {
 // TestACallThatIsCutShortIsSettledByTheSameCall, whether it was carried out or not.
 func TestACallThatIsCutShortIsSettledByTheSameCall(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
-		all := dbtest.NewTable(t, e)
-		l := all.Lock()
 		for _, d := range doings {
 			t.Run(d.name, func(t *testing.T) {
-				tb := all.With(t)
 				for i := range 10 {
+					// What was cut short may arrive late: not in the table of another round.
+					tb := dbtest.NewTable(t, e)
+					l := tb.Lock()
 					d.prepare(tb)
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*200*time.Microsecond)
 					err := withContext[d.verb](ctx, l)
