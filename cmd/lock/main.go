@@ -48,8 +48,9 @@ func main() {
 }
 
 // whereHelp is the help of --db.
-const whereHelp = "where the locks are: postgres://user@host/database, cockroach://…, the `path` " +
-	"of an SQLite file, or local, which is a file of this user on this machine (default $LOCK_DB)"
+const whereHelp = "where the locks are: postgres://user@host/database, cockroach://…, " +
+	"the `path` of an SQLite file, or local, which is a file of this user on this machine " +
+	"(default $LOCK_DB)"
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{

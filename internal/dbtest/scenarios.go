@@ -270,7 +270,8 @@ var Scenarios = []Scenario{
 	}},
 	{"Names and IDs are data", func(t *testing.T, tb Table, l *lock.Lock) {
 		for _, text := range []string{`'"` + "`" + `'; DROP TABLE locks; --`,
-			"a\r\n\tb\x01\x7f", "🔒\u0301é\u202e", "%s%_$1?1\\", "{table}", " padded ", string(make100k())} {
+			"a\r\n\tb\x01\x7f", "🔒\u0301é\u202e", "%s%_$1?1\\", "{table}", " padded ",
+			string(make100k())} {
 			require.NoError(t, l.Lock(text, text+"a", text, text+"1", time.Hour))
 			require.Equal(t, Row{ComponentID: text + "a", JobID: text + "1", Enabled: true,
 				Status: "LOCKED"}, tb.Get(text, text).Fields())

@@ -96,9 +96,6 @@ func sqliteName(table string) string {
 	return strings.Join(parts, ", ")
 }
 
-// has reports whether the dialect has a statement of that name.
-func (d *dialect) has(name string) bool { return d.statements[name] != "" }
-
 // text returns the statement of that name.
 func (d *dialect) text(name string) string {
 	text, ok := d.statements[name]

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/lockhttp"
+	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 )
 
 // held is a lock that instance-1 holds.
-func held(t *testing.T) (*lock.Lock, *clock) {
+func held(t *testing.T) (*lock.Lock, *locktest.Clock) {
 	l, clock := memory()
 	require.NoError(t, l.Lock("shop", "instance-1", "backup", "run-1", time.Hour))
 	return l, clock

@@ -2,7 +2,6 @@ package browser
 
 import (
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -11,41 +10,23 @@ import (
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/lockhttp"
+	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
-// A clock stands still until the test moves it.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // memory returns a Lock in memory that goes by a clock, which begins now.
-func memory(observers ...func(*lock.Options)) (*lock.Lock, *clock) {
-	c := &clock{now: time.Now()}
-	o := lock.Options{Clock: c.Now}
+func memory(observers ...func(*lock.Options)) (*lock.Lock, *locktest.Clock) {
+	var o lock.Options
 	for _, set := range observers {
 		set(&o)
 	}
-	return lock.NewMemory(o), c
+	return locktest.NewWith(o)
 }
 
 // A fleet has locks in each state that there is.
 type fleet struct {
 	*testing.T
 	*lock.Lock
-	clock   *clock
+	clock   *locktest.Clock
 	events  lockhttp.Events
 	options lockhttp.Options
 }
