@@ -187,6 +187,15 @@ func (u user) disable(t *testing.T, job string) {
 		u.do(t, "disable", job))
 }
 
+// writeProgram writes a file that is executed next. Nothing is forked meanwhile: a child of another
+// test would hold the file open for writing, and executing it would fail with ETXTBSY.
+func writeProgram(t *testing.T, path string, text []byte) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	require.NoError(t, os.WriteFile(path, text, 0o755))
+}
+
 // A process is a command that runs. Its standard output comes line by line, and ends when the last
 // process has gone that could write to it: all of those of the command that it runs.
 type process struct {

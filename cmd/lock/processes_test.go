@@ -46,7 +46,7 @@ func nobody(t *testing.T) (u user, program string, as *syscall.SysProcAttr) {
 		text, err := os.ReadFile(from)
 		require.NoError(t, err)
 		to := filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(to, text, 0o755))
+		writeProgram(t, to, text)
 		require.NoError(t, os.Chmod(to, mode))
 		return to
 	}

@@ -4,7 +4,6 @@ package main
 
 import (
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -70,12 +69,12 @@ func TestTickOfACommandThatCantStart(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		script := filepath.Join(t.TempDir(), "script")
-		require.NoError(t, os.WriteFile(script, []byte("#!/no/such/interpreter\n"), 0o700))
+		writeProgram(t, script, []byte("#!/no/such/interpreter\n"))
 		u.ok(t, "run", "--job", "x", "--tick", "2026-11-22", "--", "true")
 		r := u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--", script)
 		require.Equal(t, result{exitNotFound, "", "lock: exec " + script +
 			": it or its interpreter is missing: no such file or directory\n"}, r)
-		require.NoError(t, os.WriteFile(script, []byte("no program\n"), 0o700))
+		writeProgram(t, script, []byte("no program\n"))
 		r = u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--", script)
 		require.Equal(t, exitCannot, r.status)
 		require.Equal(t, exitRun, u.do(t, "run", "--job", "x", "--tick", "2026-11-22", "--",
