@@ -224,7 +224,7 @@ func TestLock_refusedWhileConnecting(t *testing.T) {
 			require.NoError(t, err)
 			u.Host = gate(t, u.Host, 3, code)
 			l, err := lock.NewWith(e.OpenDSN(t, u.String()), lock.Options{NoDDL: true,
-				Retry: lock.RetryPolicy{Backoff: time.Microsecond, MaxBackoff: time.Microsecond}})
+				Retry: atOnce})
 			require.NoError(t, err)
 			err = l.Enable(component, job)
 			if cured {

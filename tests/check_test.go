@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -144,7 +145,8 @@ func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
 		tx := inTx(t, tb.DB)
 		require.NoError(t, lease.Check(t.Context(), tx))
 		// SQLite can't be seen to wait: a challenger that doesn't is told.
-		impatient := engines[0].OpenDSN(t, tb.DSN+"&_pragma=busy_timeout(0)")
+		impatient := engines[0].OpenDSN(t,
+			strings.Replace(tb.DSN, "busy_timeout(10000)", "busy_timeout(0)", 1))
 		once, err := lock.NewWith(impatient, lock.Options{NoDDL: true,
 			Retry: lock.RetryPolicy{Attempts: 1}})
 		require.NoError(t, err)

@@ -160,7 +160,7 @@ func TestLock_lostReplies(t *testing.T) {
 				t.Run(d.name, func(t *testing.T) {
 					tb := all.With(t)
 					l, err := lock.NewWith(db, lock.Options{NoDDL: true, Dialect: e.Dialect(),
-						Retry: lock.RetryPolicy{Backoff: time.Microsecond, MaxBackoff: time.Microsecond}})
+						Retry: atOnce})
 					require.NoError(t, err)
 					for name, lose := range errs {
 						for _, before := range []bool{true, false} {

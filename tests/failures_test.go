@@ -521,7 +521,8 @@ func TestAReadOnlyDatabaseIsAnErrorAndNoRefusal(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
-		l := lock.New(readOnly(tb))
+		l, err := lock.NewWith(readOnly(tb), lock.Options{Retry: atOnce})
+		require.NoError(t, err)
 		tests := doings
 		if !e.SQLite() && !strings.HasPrefix(e.Name, "CockroachDB") {
 			tests = append(slices.Clone(doings),

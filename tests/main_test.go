@@ -22,6 +22,9 @@ const (
 	job       = dbtest.Job
 )
 
+// atOnce is for tests in which each attempt fails.
+var atOnce = lock.RetryPolicy{Backoff: time.Microsecond, MaxBackoff: time.Microsecond}
+
 // What is specified runs on all of the engines.
 var engines = append([]dbtest.Engine{
 	{Name: "SQLite", Driver: "sqlite", DSN: sqliteDSN},
