@@ -163,44 +163,39 @@ func TestAStaleHolderNeverCommits(t *testing.T) {
 	if testing.Short() {
 		schedules = 50
 	}
-	for _, e := range engines {
-		if e.Name != "PostgreSQL, pgx" && e.Name != "CockroachDB, pgx" && !e.SQLite() {
-			continue
-		}
-		t.Run(e.Name, func(t *testing.T) {
-			tb := dbtest.NewTable(t, e)
-			l := tb.Lock()
-			_, err := tb.Exec("DROP TABLE IF EXISTS ledger")
-			require.NoError(t, err)
-			_, err = tb.Exec("CREATE TABLE ledger (schedule BIGINT, token BIGINT, PRIMARY KEY (schedule, " +
-				"token))")
-			require.NoError(t, err)
-			random := rand.New(rand.NewPCG(1, 2))
-			var committed, rejected int
-			for n := range schedules {
-				s := schedule{tb: tb, l: l, n: n, job: fmt.Sprintf("%s-%d", job, n),
-					order: order(random.IntN(3)), seed: random.Uint64()}
-				s.run()
-				switch {
-				case s.committed && s.stale:
-					t.Fatalf("schedule %d: a holder that was stale before its check has committed", n)
-				case s.committed && !s.seen:
-					t.Fatalf("schedule %d: a transaction has committed after the takeover", n)
-				case s.committed:
-					committed++
-				default:
-					rejected++
-				}
-				if t.Failed() {
-					t.Fatalf("schedule %d", n)
-				}
+	on(t, eachDatabase(), func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		l := tb.Lock()
+		_, err := tb.Exec("DROP TABLE IF EXISTS ledger")
+		require.NoError(t, err)
+		_, err = tb.Exec("CREATE TABLE ledger (schedule BIGINT, token BIGINT, PRIMARY KEY (schedule, " +
+			"token))")
+		require.NoError(t, err)
+		random := rand.New(rand.NewPCG(1, 2))
+		var committed, rejected int
+		for n := range schedules {
+			s := schedule{tb: tb, l: l, n: n, job: fmt.Sprintf("%s-%d", job, n),
+				order: order(random.IntN(3)), seed: random.Uint64()}
+			s.run()
+			switch {
+			case s.committed && s.stale:
+				t.Fatalf("schedule %d: a holder that was stale before its check has committed", n)
+			case s.committed && !s.seen:
+				t.Fatalf("schedule %d: a transaction has committed after the takeover", n)
+			case s.committed:
+				committed++
+			default:
+				rejected++
 			}
-			t.Logf("of the first holder's transactions %d were committed, %d were rejected", committed,
-				rejected)
-			require.NotZero(t, committed)
-			require.NotZero(t, rejected)
-		})
-	}
+			if t.Failed() {
+				t.Fatalf("schedule %d", n)
+			}
+		}
+		t.Logf("of the first holder's transactions %d were committed, %d were rejected", committed,
+			rejected)
+		require.NotZero(t, committed)
+		require.NotZero(t, rejected)
+	})
 }
 
 // order is what is certain about the order of a schedule; the rest is up to chance.

@@ -139,71 +139,76 @@ func (d doubtful) requireDone(t *testing.T, tb dbtest.Table, what string) {
 	require.Equal(t, want, got, what)
 }
 
+// A loss is which replies of a call are lost, and what happens meanwhile.
+type loss struct {
+	err          error
+	before       bool // the server has not carried them out
+	first, times int  // statements, the first is 0
+	rival        bool // another takes the lock before the next attempt
+}
+
 // TestLock_lostReplies loses the replies to the first attempts of every call, to each statement,
 // before the server has carried it out and after, with and without another who has the lock
 // before the next.
 func TestLock_lostReplies(t *testing.T) {
-	errs := map[string]error{
-		"unexpected EOF": io.ErrUnexpectedEOF,
-		"ErrBadConn":     driver.ErrBadConn, // which lib/pq also returns for what was sent
-	}
-	for _, e := range engines {
-		if e.SQLite() || e.Name == "PostgreSQL, pgx, serializable" ||
-			e.Name == "PostgreSQL, lib_pq, serializable" {
-			continue
-		}
-		t.Run(e.Name, func(t *testing.T) {
-			all := dbtest.NewTable(t, e)
-			undisturbed := all.Lock()
-			db, faulty := e.OpenFaulty(t, all.DSN)
-			for _, d := range doubtfuls {
-				t.Run(d.name, func(t *testing.T) {
-					tb := all.With(t)
-					l, err := lock.NewWith(db, lock.Options{NoDDL: true, Dialect: e.Dialect(),
-						Retry: atOnce})
-					require.NoError(t, err)
-					for name, lose := range errs {
-						for _, before := range []bool{true, false} {
-							for _, times := range []int{1, 2} {
-								for first, happened := 0, true; happened; first++ {
-									for _, rival := range []bool{false, true} {
-										what := fmt.Sprintf("%s, before: %t, %d times from statement %d, rival: %t", name, before,
-											times, first, rival)
-										le := d.prepare(t, tb, l)
-										happened = false
-										faulty.Arm(func(n int) dbtest.Fault {
-											if n < first || n >= first+times {
-												return dbtest.Fault{}
-											}
-											f := dbtest.Fault{Err: lose, Before: before}
-											if rival && n == first+times-1 {
-												f.Then = func() { steal(t, undisturbed) }
-											}
-											happened = happened || n == first
-											return f
-										})
-										err := d.call(t, l, le)
-										faulty.Arm(nil)
-										switch {
-										case !happened || !rival:
-											require.NoError(t, err, what)
-											d.requireDone(t, tb, what)
-										default:
-											d.stolen(t, err, what)
-											s, err := undisturbed.Status(t.Context(), component, job)
-											require.NoError(t, err)
-											require.Equal(t, "rival", s.Holder.ComponentID, what)
-											require.True(t, s.Locked, what)
-										}
-									}
-								}
-							}
-						}
-					}
-				})
+	var losses []loss
+	// lib/pq returns ErrBadConn also for what was sent.
+	for _, err := range []error{io.ErrUnexpectedEOF, driver.ErrBadConn} {
+		for _, before := range []bool{true, false} {
+			for _, times := range []int{1, 2} {
+				for _, rival := range []bool{false, true} {
+					losses = append(losses, loss{err, before, 0, times, rival})
+				}
 			}
-		})
+		}
 	}
+	on(t, append(postgresEngines(), cockroachEngines()...), func(t *testing.T, e dbtest.Engine) {
+		tb := dbtest.NewTable(t, e)
+		undisturbed := tb.Lock()
+		db, faulty := e.OpenFaulty(t, tb.DSN)
+		l, err := lock.NewWith(db, lock.Options{NoDDL: true, Dialect: e.Dialect(), Retry: atOnce})
+		require.NoError(t, err)
+		for _, d := range doubtfuls {
+			t.Run(d.name, func(t *testing.T) {
+				for _, x := range losses {
+					for x.suffer(t, d, tb.With(t), l, undisturbed, faulty) {
+						x.first++
+					}
+				}
+			})
+		}
+	})
+}
+
+// suffer makes a call with the loss, and reports whether it has so many statements.
+func (x loss) suffer(t *testing.T, d doubtful, tb dbtest.Table, l, undisturbed *lock.Lock,
+	faulty *dbtest.Faulty) (happened bool) {
+	what := fmt.Sprintf("%+v", x)
+	le := d.prepare(t, tb, l)
+	faulty.Arm(func(n int) dbtest.Fault {
+		if n < x.first || n >= x.first+x.times {
+			return dbtest.Fault{}
+		}
+		happened = true
+		f := dbtest.Fault{Err: x.err, Before: x.before}
+		if x.rival && n == x.first+x.times-1 {
+			f.Then = func() { steal(t, undisturbed) }
+		}
+		return f
+	})
+	err := d.call(t, l, le)
+	faulty.Arm(nil)
+	if !happened || !x.rival {
+		require.NoError(t, err, what)
+		d.requireDone(t, tb, what)
+		return happened
+	}
+	d.stolen(t, err, what)
+	s, err := undisturbed.Status(t.Context(), component, job)
+	require.NoError(t, err)
+	require.Equal(t, "rival", s.Holder.ComponentID, what)
+	require.True(t, s.Locked, what)
+	return true
 }
 
 // TestLock_everyReplyLost: when a call gives up, its error says that the outcome is unknown, and

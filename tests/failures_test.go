@@ -524,7 +524,7 @@ func TestAReadOnlyDatabaseIsAnErrorAndNoRefusal(t *testing.T) {
 		l, err := lock.NewWith(readOnly(tb), lock.Options{Retry: atOnce})
 		require.NoError(t, err)
 		tests := doings
-		if !e.SQLite() && !strings.HasPrefix(e.Name, "CockroachDB") {
+		if !e.SQLite() && !e.CockroachDB() {
 			tests = append(slices.Clone(doings),
 				doing{"Lock of a job that another holds", "Lock", doLock, theirs, dbtest.Row{}},
 				doing{"Unlock of a job that another holds", "Unlock", doUnlock, theirs, dbtest.Row{}},

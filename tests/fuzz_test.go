@@ -22,10 +22,8 @@ import (
 
 // fuzzed are the engines that names, IDs and durations are tried on.
 func fuzzed(f *testing.F) (all []*sql.DB) {
-	for _, e := range engines {
-		if e.Name == "SQLite" || e.Name == "PostgreSQL, pgx" || e.Name == "PostgreSQL, lib_pq" {
-			all = append(all, e.Open(f))
-		}
+	for _, e := range named("SQLite", "PostgreSQL, pgx", "PostgreSQL, lib_pq") {
+		all = append(all, e.Open(f))
 	}
 	return all
 }

@@ -3,7 +3,7 @@ package tests
 import (
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -39,8 +39,16 @@ var engines = append([]dbtest.Engine{
 
 // onEveryEngine runs a test once for each database that can be had.
 func onEveryEngine(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
+	on(t, engines, test)
+}
+
+// on runs a test once for each of the engines, at the same time.
+func on(t *testing.T, engines []dbtest.Engine, test func(t *testing.T, e dbtest.Engine)) {
 	for _, e := range engines {
-		t.Run(e.Name, func(t *testing.T) { test(t, e) })
+		t.Run(e.Name, func(t *testing.T) {
+			t.Parallel()
+			test(t, e)
+		})
 	}
 }
 
@@ -57,20 +65,29 @@ func sqliteDSN(t testing.TB) string {
 
 func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
+// named returns the engines with these names.
+func named(names ...string) []dbtest.Engine {
+	return slices.DeleteFunc(slices.Clone(engines), func(e dbtest.Engine) bool {
+		return !slices.Contains(names, e.Name)
+	})
+}
+
+// eachDatabase has one engine for each database.
+func eachDatabase() []dbtest.Engine {
+	return named("SQLite", "PostgreSQL, pgx", "CockroachDB, pgx")
+}
+
 // postgresEngines are the ways to talk to a PostgreSQL of ordinary settings.
-func postgresEngines() (all []dbtest.Engine) {
-	for _, e := range engines {
-		if strings.HasPrefix(e.Name, "PostgreSQL") && !strings.Contains(e.Name, "serializable") {
-			all = append(all, e)
-		}
-	}
-	return all
+func postgresEngines() []dbtest.Engine {
+	return named("PostgreSQL, pgx", "PostgreSQL, lib_pq", "PostgreSQL, lib_pq, one round trip")
+}
+
+func cockroachEngines() []dbtest.Engine {
+	return named("CockroachDB, pgx", "CockroachDB, lib_pq")
 }
 
 func onPostgres(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
-	for _, e := range postgresEngines() {
-		t.Run(e.Name, func(t *testing.T) { test(t, e) })
-	}
+	on(t, postgresEngines(), test)
 }
 
 // as is the job of the specification, for a run.
