@@ -62,7 +62,7 @@ type Notifier struct {
 	stopped chan struct{}
 
 	mu        sync.Mutex
-	woken     map[name]map[*func()]struct{}
+	woken     map[*subscription]struct{}
 	pending   []string           // payloads to publish
 	interrupt context.CancelFunc // ends the wait for a notification
 }
@@ -70,6 +70,13 @@ type Notifier struct {
 type name struct {
 	Component string `json:"component"`
 	Job       string `json:"job"`
+}
+
+// A subscription is to one lock, or to all.
+type subscription struct {
+	name
+	all   bool
+	woken func()
 }
 
 // New returns a Notifier with a connection of its own to dsn, a URL or key-value string as pgx
@@ -90,7 +97,7 @@ func New(dsn string, o Options) (*Notifier, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &Notifier{config: config, o: o, cancel: cancel, stopped: make(chan struct{}),
-		woken: map[name]map[*func()]struct{}{}}
+		woken: map[*subscription]struct{}{}}
 	go n.run(ctx)
 	return n, nil
 }
@@ -121,19 +128,23 @@ func (n *Notifier) Publish(_ context.Context, componentName, jobName string) err
 
 // Subscribe implements lock.Notifier.
 func (n *Notifier) Subscribe(componentName, jobName string, woken func()) (stop func()) {
-	k := name{componentName, jobName}
+	return n.subscribe(&subscription{name: name{componentName, jobName}, woken: woken})
+}
+
+// SubscribeAll is like Subscribe, to all locks: woken is called each time any lock may be free.
+// It is what the page of package lockhttp takes.
+func (n *Notifier) SubscribeAll(woken func()) (stop func()) {
+	return n.subscribe(&subscription{all: true, woken: woken})
+}
+
+func (n *Notifier) subscribe(s *subscription) (stop func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.woken[k] == nil {
-		n.woken[k] = map[*func()]struct{}{}
-	}
-	n.woken[k][&woken] = struct{}{}
+	n.woken[s] = struct{}{}
 	return func() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if delete(n.woken[k], &woken); len(n.woken[k]) == 0 {
-			delete(n.woken, k)
-		}
+		delete(n.woken, s)
 	}
 }
 
@@ -143,11 +154,9 @@ func (n *Notifier) heard(payload string) {
 	all := json.Unmarshal([]byte(payload), &about) != nil
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for k, woken := range n.woken {
-		if all || k == about {
-			for f := range woken {
-				(*f)()
-			}
+	for s := range n.woken {
+		if all || s.all || s.name == about {
+			s.woken()
 		}
 	}
 }

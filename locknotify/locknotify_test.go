@@ -163,6 +163,22 @@ func TestNotifier(t *testing.T) {
 		require.NoError(t, err)
 		got(t, acquired)
 	})
+	t.Run("a release of any lock", func(t *testing.T) {
+		ctx := context.Background()
+		n := listening(t, locknotify.Options{})
+		heard, marked := make(chan struct{}, 100), make(chan struct{}, 100)
+		t.Cleanup(n.Subscribe("", "mark", func() { marked <- struct{}{} }))
+		stop := n.SubscribeAll(func() { heard <- struct{}{} })
+		require.NoError(t, n.Publish(ctx, "shop", "backup"))
+		require.NoError(t, n.Publish(ctx, "", "mark"))
+		<-marked
+		<-heard
+		<-heard
+		stop()
+		require.NoError(t, n.Publish(ctx, "", "mark"))
+		<-marked
+		require.Empty(t, heard)
+	})
 	t.Run("names that are too long for a payload", func(t *testing.T) {
 		n := listening(t, locknotify.Options{})
 		long := strings.Repeat("x", 9000)
