@@ -24,7 +24,8 @@
 //	POST                      a [Command], as application/json; answered with a [Result]
 //
 // The JSON has 500 locks unless limit asks for another number, up to 5000. More parameters choose
-// them: search=words, state=expired (see [Lock]), sort=job or sort=-job (see [State]).
+// them: search=words, state=expired (see [Lock]), sort=job or sort=-job (see [State]). With after,
+// a request waits for news: see "Told at once".
 //
 // The status codes are 200; 503 with the last known State while the database can't be read; for a
 // POST 400, 413 and 415 for what isn't a Command, 403 for one that is forbidden, 409 for a lock
@@ -34,10 +35,26 @@
 //
 // # What it costs
 //
-// A page that is open and visible asks every two seconds. However many are open, the table is
+// A page that is open and visible asks every two seconds, or is told. However many are open, the table is
 // read once a second at most, and for a fifth of the time at most; while none is, it isn't read
 // and nothing runs. A look stops after 20000 locks or 8 MB of names and IDs, and says so. Once a
 // minute it also checks the table (see [lock.Lock.CheckTable]).
+//
+// # Told at once
+//
+// With [Options.Subscribe], a page leaves its request open, and it is answered after the next look
+// at the table. What is shown when:
+//
+//	at once            a release, and that a job is enabled
+//	a second later     who has acquired the lock that was released
+//	within 5 seconds   the rest: acquisitions, renewals, takeovers, expiries, disabled jobs, and
+//	                   whatever nobody tells of
+//
+// However many releases there are, the table is read four times a second at most, and for a fifth
+// of the time at most. A request is open for five seconds, or half of the server's WriteTimeout
+// or of its context's deadline if that is less; [http.Server.Shutdown] waits for it. A page whose
+// tab is hidden has none. A script that wants the same passes the looked_at of one answer as the
+// after of the next request.
 //
 // # Changes
 //
@@ -84,6 +101,13 @@ type Options struct {
 	// and return "", which means that it isn't known. It is called from several goroutines at
 	// once.
 	User func(r *http.Request) string
+	// Subscribe, unless nil, makes woken be called each time any lock may have become free, until
+	// stop is called; it is SubscribeAll of a Notifier of module locknotify. Then the page shows
+	// releases at once. It is a hint and no promise: if it fails, blocks, loses, repeats or lies,
+	// the page looks too late or once too often, and nothing else. woken doesn't block, and may be
+	// called after stop. Subscribe and stop are called in the background, in turn: the one when
+	// somebody begins to watch, the other ten seconds after the last request.
+	Subscribe func(woken func()) (stop func())
 	// CrossOrigin tells a browser's request from another origin; nil means one that trusts no
 	// other origin. One of your own is for a proxy that hides the host's name from the service,
 	// over plain HTTP: see [http.CrossOriginProtection.AddTrustedOrigin].
@@ -129,13 +153,18 @@ func New(l *lock.Lock, o Options) http.Handler {
 			*s = "not shown: it may have a password in it"
 		}
 	}
-	return &handler{l: l, o: o, table: newTable(l, o)}
+	h := &handler{l: l, o: o, table: newTable(l, o)}
+	if o.Subscribe != nil {
+		h.watcher = &watcher{table: h.table, subscribe: o.Subscribe}
+	}
+	return h
 }
 
 type handler struct {
-	l     *lock.Lock
-	o     Options
-	table *table
+	l       *lock.Lock
+	o       Options
+	table   *table
+	watcher *watcher // nil if nobody tells of releases
 }
 
 // ServeHTTP implements http.Handler.

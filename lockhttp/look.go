@@ -51,11 +51,15 @@ type table struct {
 	mu    sync.Mutex
 	known view
 	next  time.Time // when there has to be another look
-	round int       // counts the changes, of which a look that began before them may know nothing
+	// soonest is when there may be another, if there is word that something has changed, and
+	// looked is closed by the next look that ends.
+	soonest time.Time
+	looked  chan struct{}
+	round   int // counts the changes, of which a look that began before them may know nothing
 }
 
 func newTable(s source, o Options) *table {
-	return &table{source: s, o: o, turn: make(chan struct{}, 1)}
+	return &table{source: s, o: o, turn: make(chan struct{}, 1), looked: make(chan struct{})}
 }
 
 // look returns what is known, after another look if the last one is too old. It returns early
@@ -140,6 +144,9 @@ func (t *table) learn(v view, began time.Time, round int) view {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
+	t.soonest = now.Add(max(soonFor, restFor*now.Sub(began)))
+	close(t.looked)
+	t.looked = make(chan struct{})
 	rest := freshFor
 	if v.err == nil {
 		rest = max(freshFor, restFor*now.Sub(began))

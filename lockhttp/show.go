@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 const (
@@ -48,6 +49,9 @@ func (h *handler) show(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusBadRequest, err.Error())
 		return
 	}
+	if h.watcher != nil && !q.after.IsZero() && !h.watcher.await(r.Context(), q.after) {
+		return
+	}
 	state, ok := h.state(r.Context(), q)
 	code := http.StatusOK
 	if !ok {
@@ -82,6 +86,7 @@ type query struct {
 	order func(a, b *Lock) int
 	down  bool
 	limit int
+	after time.Time // zero: don't wait for news
 }
 
 func parseQuery(v url.Values) (query, error) {
@@ -103,6 +108,12 @@ func parseQuery(v url.Values) (query, error) {
 			return q, fmt.Errorf("the limit %.100q is not a number from 1 to %d", s, mostLocks)
 		}
 		q.limit = n
+	}
+	if s := v.Get("after"); s != "" {
+		var err error
+		if q.after, err = time.Parse(time.RFC3339, s); err != nil {
+			return q, fmt.Errorf("after %.100q is not the looked_at of an answer", s)
+		}
 	}
 	return q, nil
 }

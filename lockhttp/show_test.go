@@ -39,6 +39,7 @@ func TestHandler_answers(t *testing.T) {
 		{"another format", "GET", "/?format=xml", "", 400, text},
 		{"an unknown state", "GET", "/json?state=well", "", 400, asJSON},
 		{"an unknown order", "GET", "/json?sort=colour", "", 400, asJSON},
+		{"after no time", "GET", "/json?after=noon", "", 400, asJSON},
 		{"no locks", "GET", "/json?limit=0", "", 400, asJSON},
 		{"too many locks", "GET", "/json?limit=5001", "", 400, asJSON},
 		{"a limit that is no number", "GET", "/json?limit=all", "", 400, asJSON},

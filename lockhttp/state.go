@@ -27,6 +27,8 @@ type State struct {
 	Seconds  float64    `json:"looked_seconds_ago"`
 	// MayChange reports whether there is a hook that may allow changes.
 	MayChange bool `json:"may_change"`
+	// MayWait reports whether a request with after waits for news: see [Options.Subscribe].
+	MayWait bool `json:"may_wait"`
 	// Counts has the number of locks in each state (see [Lock]), of those in trouble, and of all,
 	// as "trouble" and "all". More reports that there are more locks, after these, which were not
 	// read.
@@ -91,7 +93,7 @@ type Holder struct {
 func (h *handler) state(ctx context.Context, q query) (State, bool) {
 	v := h.table.look(ctx)
 	s := State{Service: h.o.Service, Host: h.o.Host, Database: h.o.Database,
-		MayChange: h.o.Authorize != nil, Counts: v.counts, More: v.more,
+		MayChange: h.o.Authorize != nil, MayWait: h.watcher != nil, Counts: v.counts, More: v.more,
 		Changes: h.o.Events.changes()}
 	if s.Locks, s.Matching = q.choose(v.locks); s.Counts == nil {
 		s.Counts = map[string]int{}

@@ -51,6 +51,7 @@ func TestState_JSON(t *testing.T) {
 	started := object{"started": "2026-11-25T05:30:00Z", "running_seconds": 1890.}
 	require.Equal(t, object{
 		"service": "shop", "host": "pod-7", "database": "orders at pg-1", "may_change": false,
+		"may_wait": false,
 		"counts": object{"all": 4., "trouble": 2., "expired": 1., "late": 0., "future": 0.,
 			"failing": 0., "disabled": 1., "held": 2., "free": 2.},
 		"more": false, "matching": 4.,

@@ -1,5 +1,6 @@
 
-const lookEvery = 2000, longestBackoff = 30000, patience = 15000; // in milliseconds
+const lookEvery = 2000, longestBackoff = 30000, patience = 20000; // in milliseconds
+const heldEvery = 250; // where the server answers when there is news
 const here = location.origin + location.pathname; // wherever it is mounted
 
 let answered = null;  // when the table was read, as a Date
@@ -26,21 +27,24 @@ function connection(kind, words, banner) {
 
 const ofWhen = () => answered ? " What you see is as of " + clock(answered) + "." : "";
 
-function schedule(ms) {
+function schedule(ms, after) {
 	clearTimeout(timer);
-	timer = setTimeout(look, ms);
+	timer = setTimeout(() => look(after), ms);
 }
 
-// look asks for the state, and again after a while, until the tab is hidden.
-async function look() {
+// look asks for the state, or for one that is later than another, and again after a while, until
+// the tab is hidden.
+async function look(after) {
 	clearTimeout(timer);
 	if (document.hidden) return;
 	if (request) request.abort();
 	const mine = request = new AbortController();
 	const late = setTimeout(() => mine.abort(), patience);
 	let answer, got;
+	const asked = query();
+	if (after) asked.set("after", after);
 	try {
-		answer = await fetch(here + "?" + query(), {headers: {Accept: "application/json"},
+		answer = await fetch(here + "?" + asked, {headers: {Accept: "application/json"},
 			cache: "no-store", redirect: "manual", signal: mine.signal});
 		if (answer.type !== "opaqueredirect") got = await answer.json();
 	} catch (err) {
@@ -80,7 +84,8 @@ async function look() {
 		connection("stale", "database not readable",
 			"The table can’t be read." + ofWhen() + " " + got.error);
 	}
-	schedule(lookEvery);
+	if (answer.ok && got.may_wait) schedule(heldEvery, got.looked_at);
+	else schedule(lookEvery);
 }
 
 document.addEventListener("visibilitychange", () => {

@@ -54,6 +54,37 @@ func TestPage_takeover_by_the_process(t *testing.T) {
 	require.Equal(t, 1, eval[int](w, "document.querySelectorAll('#changes li').length"))
 }
 
+// The page leaves a request open, which is answered when there is word of a release.
+func TestPage_told(t *testing.T) {
+	l, _ := memory()
+	require.NoError(t, l.Lock("shop", "instance-1", "backup", "run-1", time.Hour))
+	subscribed := make(chan func(), 1)
+	w := open(t, serve(t, l, lockhttp.Options{Subscribe: func(woken func()) func() {
+		subscribed <- woken
+		return func() {}
+	}}).url)
+	w.untilText("#locks tbody .holder", "instance-1")
+	var tell func()
+	select {
+	case tell = <-subscribed:
+	case <-w.ctx.Done():
+		t.Fatal("the page leaves no request open")
+	}
+	require.NoError(t, l.Unlock("shop", "instance-1", "backup", "run-1"))
+	tell()
+	w.untilText("#locks tbody .state", "free")
+	w.click("#counters .held") // which doesn't wait
+	w.untilText("#none", "No lock fits.")
+	w.click("#counters .held")
+	w.untilText("#locks tbody .state", "free")
+	w.untilText("#connection", "live")
+
+	const held = `performance.getEntriesByType("resource").filter((e) => e.name.includes("after="))`
+	w.until(held + ".length >= 3")
+	require.Empty(t, eval[[]float64](w, held+`.map((e, i, all) => i ? e.startTime -
+		all[i-1].startTime : 1000).filter((ms) => ms < 200)`), "however fast the answers are")
+}
+
 func TestPage_database_away(t *testing.T) {
 	for name, c := range map[string]struct {
 		o     lockhttp.Options
