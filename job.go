@@ -35,7 +35,8 @@ type Job struct {
 	Margin time.Duration
 
 	// Wait is how long to wait for the lock while another holds it. 0 means not at all, Forever
-	// as long as the context.
+	// as long as the context. A release in this process is seen at once, one in another process
+	// at the next look, or at once with [Options.Notifier].
 	Wait time.Duration
 	// Poll is the time between two looks at a lock that is waited for. The first ones are
 	// shorter, each has ±50% jitter, and one is made when the holder's lock expires. Of those who

@@ -36,9 +36,9 @@ var _ gocron.Elector = (*Elector)(nil)
 
 // NewElector begins to run for leader in the background, until [Elector.Close]. While another
 // leads, it asks for the lock once in a Job.Poll, with ±50% jitter, so a leader that dies is
-// replaced after Job.TTL and a Poll at most. Each attempt is given up after Job.TTL, so that a
-// connection that has gone silent is replaced by another. A leader asks for nothing but the
-// renewals of its lease.
+// replaced after Job.TTL and a Poll at most; a Notifier of the Lock doesn't make it ask sooner.
+// Each attempt is given up after Job.TTL, so that a connection that has gone silent is replaced by
+// another. A leader asks for nothing but the renewals of its lease.
 //
 // The logger is told of terms that begin and end, and of a database that fails; nil means
 // slog.Default().

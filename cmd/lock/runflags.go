@@ -71,7 +71,7 @@ while :; do lock run --job outbox --wait forever --ttl 30s -- ./drain; sleep 1; 
 	f.StringVar(&r.wait, "wait", "0",
 		"how long to wait for the lock: a `duration` like 10m, or forever")
 	f.DurationVar(&r.poll, "poll", 0, "at what `interval` to look at a lock that is waited for"+
-		" (default 1s)")
+		" (default 1s); nothing else tells of a release")
 	f.StringVar(&r.ifHeld, "if-held", "fail", "`what` happens if another holds the lock, or the"+
 		" tick has been run: fail, or skip, which exits 0 and says nothing")
 	f.StringVar(&r.tick, "tick", "",
