@@ -35,26 +35,26 @@
 //
 // # What it costs
 //
-// A page that is open and visible asks every two seconds, or is told. However many are open, the table is
-// read once a second at most, and for a fifth of the time at most; while none is, it isn't read
-// and nothing runs. A look stops after 20000 locks or 8 MB of names and IDs, and says so. Once a
-// minute it also checks the table (see [lock.Lock.CheckTable]).
+// A page that is open and visible asks every two seconds, or is told. However many are open, the
+// table is read once a second at most, and for a fifth of the time at most; while none is, it
+// isn't read and nothing runs. A look stops after 20000 locks or 8 MB of names and IDs, and says
+// so. Once a minute it also checks the table (see [lock.Lock.CheckTable]).
 //
 // # Told at once
 //
 // With [Options.Subscribe], a page leaves its request open, and it is answered after the next look
 // at the table. What is shown when:
 //
-//	at once            a release, and that a job is enabled
-//	a second later     who has acquired the lock that was released
-//	within 5 seconds   the rest: acquisitions, renewals, takeovers, expiries, disabled jobs, and
-//	                   whatever nobody tells of
+//	at once            a release; that a job is enabled
+//	a second later     who acquired the lock that was released
+//	within 5 seconds   acquisitions, renewals, takeovers, expiries, disabled and deleted jobs;
+//	                   releases of which nobody tells
 //
 // However many releases there are, the table is read four times a second at most, and for a fifth
 // of the time at most. A request is open for five seconds, or half of the server's WriteTimeout
-// or of its context's deadline if that is less; [http.Server.Shutdown] waits for it. A page whose
-// tab is hidden has none. A script that wants the same passes the looked_at of one answer as the
-// after of the next request.
+// or of the time that its context leaves, if that is less; [http.Server.Shutdown] waits for it. A
+// page whose tab is hidden has none. A script that wants the same passes the looked_at of one
+// answer as the after of the next request.
 //
 // # Changes
 //
