@@ -8,9 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTheReadmeShowsCodeThatRuns: all Go that the README shows stands in these tests, to the
+// TestReadme: all Go that the README shows stands in these tests, to the
 // letter.
-func TestTheReadmeShowsCodeThatRuns(t *testing.T) {
+func TestReadme(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	tests, err := os.ReadFile("service_test.go")

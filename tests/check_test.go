@@ -19,7 +19,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-func TestACheckNeedsATransaction(t *testing.T) {
+func TestLease_Check_needsATransaction(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lease := acquire(t, tb.Lock(), as("a", "1"))
@@ -60,7 +60,7 @@ type nesting struct{ *sql.Tx }
 
 func (n nesting) BeginTx(context.Context, *sql.TxOptions) (nesting, error) { return n, nil }
 
-func TestACheckWhoseTransactionIsOver(t *testing.T) {
+func TestLease_Check_transactionIsOver(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lease := acquire(t, tb.Lock(), as("a", "1"))
@@ -86,7 +86,7 @@ func waits(tb dbtest.Table) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
+func TestLease_Check_nobodyTakesOver(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		l := tb.Lock()
@@ -156,9 +156,9 @@ func TestNobodyTakesOverUntilACheckedTransactionEnds(t *testing.T) {
 	})
 }
 
-// TestAStaleHolderNeverCommits lets one holder take over from another at all sorts of moments,
+// TestLease_Check_staleHolder lets one holder take over from another at all sorts of moments,
 // while each writes its token to a ledger in a transaction that ends in a check.
-func TestAStaleHolderNeverCommits(t *testing.T) {
+func TestLease_Check_staleHolder(t *testing.T) {
 	schedules := 200
 	if testing.Short() {
 		schedules = 50

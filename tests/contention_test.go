@@ -22,9 +22,9 @@ func rounds() int {
 	return 20
 }
 
-// TestOfAnyNumberOfChallengersOneWins races challengers on connections of their own, and at times
+// TestLock_Lock_oneWins races challengers on connections of their own, and at times
 // a rival that does something else to the row at the same moment.
-func TestOfAnyNumberOfChallengersOneWins(t *testing.T) {
+func TestLock_Lock_oneWins(t *testing.T) {
 	const (
 		oneWinner = iota
 		atMostOne

@@ -47,7 +47,7 @@ var withContext = map[string]func(ctx context.Context, l *lock.Lock) error{
 	},
 }
 
-func TestACallWithAContextDoesWhatTheCallWithoutDoes(t *testing.T) {
+func TestLock_withAndWithoutContext(t *testing.T) {
 	everywhere(t, func(t *testing.T, e dbtest.Engine) {
 		all := dbtest.NewTable(t, e)
 		l := all.Lock()
@@ -62,7 +62,7 @@ func TestACallWithAContextDoesWhatTheCallWithoutDoes(t *testing.T) {
 	})
 }
 
-func TestACallWhoseContextIsOverAsksNothing(t *testing.T) {
+func TestLock_contextIsOver(t *testing.T) {
 	asked := dbtest.Storage{
 		OnExec: func(query string) error {
 			require.Contains(t, query, "CREATE TABLE", "only New asks anything")
@@ -99,8 +99,8 @@ func TestACallWhoseContextIsOverAsksNothing(t *testing.T) {
 	})
 }
 
-// TestTheEndOfTheContextEndsTheWaitForARow that another transaction has locked.
-func TestTheEndOfTheContextEndsTheWaitForARow(t *testing.T) {
+// TestLock_contextEndsWhileItWaitsForARow that another transaction has locked.
+func TestLock_contextEndsWhileItWaitsForARow(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		all := dbtest.NewTable(t, e)
 		l := all.Lock()
@@ -145,8 +145,8 @@ func TestTheEndOfTheContextEndsTheWaitForARow(t *testing.T) {
 	})
 }
 
-// TestACallThatIsCutShortIsSettledByTheSameCall, whether it was carried out or not.
-func TestACallThatIsCutShortIsSettledByTheSameCall(t *testing.T) {
+// TestLock_contextEndsAtAnyMoment, whether it was carried out or not.
+func TestLock_contextEndsAtAnyMoment(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		for _, d := range doings {
 			t.Run(d.name, func(t *testing.T) {

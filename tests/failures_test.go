@@ -144,7 +144,7 @@ func places(then faultproxy.Then, test func(faultproxy.Fault) (happened bool)) {
 	}
 }
 
-func TestACallWhoseConnectionIsCutAnywhereIsRetried(t *testing.T) {
+func TestLock_connectionIsCut(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		for _, d := range doings[1:] {
 			t.Run(d.verb, func(t *testing.T) {
@@ -170,7 +170,7 @@ func TestACallWhoseConnectionIsCutAnywhereIsRetried(t *testing.T) {
 	})
 }
 
-func TestACutThatIsNotRetriedLeavesTheCallDoneOrSaysWhatIsUnknown(t *testing.T) {
+func TestRetryPolicy_oneAttempt(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		for i, d := range doings {
 			for _, then := range []faultproxy.Then{faultproxy.Vanish, faultproxy.Refuse} {
@@ -234,7 +234,7 @@ func settles(tb dbtest.Table, d doing, done bool, msg ...any) {
 	}
 }
 
-func TestADatabaseThatStaysAwayIsGivenUp(t *testing.T) {
+func TestRetryPolicy_databaseStaysAway(t *testing.T) {
 	dbtest.StartPostgres(t)
 	// They wait for real, so all do it at the same time.
 	var all sync.WaitGroup
@@ -280,7 +280,7 @@ func TestADatabaseThatStaysAwayIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestDeadConnectionsInThePoolFailNoCall(t *testing.T) {
+func TestLock_deadConnections(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
@@ -302,7 +302,7 @@ func TestDeadConnectionsInThePoolFailNoCall(t *testing.T) {
 	})
 }
 
-func TestATableThatNewCouldNotCreateIsCreatedByTheFirstCall(t *testing.T) {
+func TestNew_tableIsCreatedByTheFirstCall(t *testing.T) {
 	for name, breaks := range map[string]func(p *faultproxy.Proxy){
 		"the database was away": (*faultproxy.Proxy).Refuse,
 		"the connection was broken": func(p *faultproxy.Proxy) {
@@ -343,7 +343,7 @@ func waiting(tb dbtest.Table, name string, not int) (pid int) {
 	return pid
 }
 
-func TestACallWhoseServerProcessIsShutDownIsRetried(t *testing.T) {
+func TestLock_backendIsShutDown(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
@@ -371,7 +371,7 @@ func TestACallWhoseServerProcessIsShutDownIsRetried(t *testing.T) {
 	})
 }
 
-func TestASerializationFailureInTheDatabaseIsRetried(t *testing.T) {
+func TestLock_serializationFailure(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
@@ -408,7 +408,7 @@ func TestASerializationFailureInTheDatabaseIsRetried(t *testing.T) {
 
 // Transactions of the caller's.
 
-func TestAStatementInAFailedTransaction(t *testing.T) {
+func TestLock_failedTransaction(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
@@ -432,7 +432,7 @@ func TestAStatementInAFailedTransaction(t *testing.T) {
 	})
 }
 
-func TestWhatIsOverIsAClearError(t *testing.T) {
+func TestLock_storageIsClosed(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
@@ -482,7 +482,7 @@ func TestWhatIsOverIsAClearError(t *testing.T) {
 
 // Rights, and tables that others made.
 
-func TestAMissingTableInATransaction(t *testing.T) {
+func TestLock_missingTableInATransaction(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		for _, d := range doings {
@@ -517,7 +517,7 @@ func readOnlyCode(e dbtest.Engine) string {
 	return "25006"
 }
 
-func TestAReadOnlyDatabaseIsAnErrorAndNoRefusal(t *testing.T) {
+func TestLock_readOnlyDatabase(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
@@ -592,7 +592,7 @@ func (r role) owner(statements ...string) {
 	}
 }
 
-func TestAMissingTableThatMayNotBeCreated(t *testing.T) {
+func TestOptions_NoDDL_missingTable(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		role := newRole(tb)
@@ -643,7 +643,7 @@ func TestAMissingTableThatMayNotBeCreated(t *testing.T) {
 	})
 }
 
-func TestATableMadeByHandWithShortColumns(t *testing.T) {
+func TestLock_shortColumns(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		zone := "TIMESTAMP WITH TIME ZONE"
@@ -730,7 +730,7 @@ func TestATableMadeByHandWithShortColumns(t *testing.T) {
 	})
 }
 
-func TestATableWithoutAPrimaryKeyIsAClearError(t *testing.T) {
+func TestLock_noPrimaryKey(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		_, err := tb.Exec(`CREATE TABLE locks (component_name TEXT, component_id TEXT, job_name TEXT,

@@ -117,12 +117,11 @@ func FuzzDurations(f *testing.F) {
 	})
 }
 
-// TestEnginesAnswerLikeMemory runs random programs against the in-memory Lock and a database side
-// by side. Time passes in both by moving the lock_time of all rows into the past by hours, and
-// calls state whole hours, so that what a call takes doesn't matter.
-//
-// -rapid.checks says how many programs; rapid's own default takes minutes on a durable database.
-func TestEnginesAnswerLikeMemory(t *testing.T) {
+// TestNewMemory_answersLikeEveryEngine runs random programs against the in-memory Lock and a
+// database side by side. Time passes in both by moving the lock_time of all rows into the past by
+// hours, and calls state whole hours, so that what a call takes doesn't matter.  -rapid.checks
+// says how many programs; rapid's own default takes minutes on a durable database.
+func TestNewMemory_answersLikeEveryEngine(t *testing.T) {
 	asked := false
 	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "rapid.checks" })
 	if !asked {

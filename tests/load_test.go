@@ -15,9 +15,9 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// TestAThousandInstances lets 1,000 instances, of 10 processes with a pool of 20 connections
+// TestLock_thousandInstances lets 1,000 instances, of 10 processes with a pool of 20 connections
 // each, compete for 100 jobs until each job has run ten times.
-func TestAThousandInstances(t *testing.T) {
+func TestLock_thousandInstances(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it is a load test")
 	}
@@ -81,9 +81,9 @@ func TestAThousandInstances(t *testing.T) {
 	}
 }
 
-// TestAnExhaustedPool: a call waits for a connection, within its context, and a clear error ends
+// TestLock_exhaustedPool: a call waits for a connection, within its context, and a clear error ends
 // the wait. Nobody is stuck after it.
-func TestAnExhaustedPool(t *testing.T) {
+func TestLock_exhaustedPool(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		db := e.Open(t)
 		db.SetMaxOpenConns(2)

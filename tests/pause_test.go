@@ -136,7 +136,7 @@ func (p *process) takesOver() (*lock.Lease, time.Duration) {
 	return lease, time.UnixMicro(lease.Token()).Sub(s.Holder.LockTime)
 }
 
-func TestAProcessThatWasStoppedLearnsThatItsLeaseIsLost(t *testing.T) {
+func TestLease_processIsStopped(t *testing.T) {
 	if asChild(t) {
 		return
 	}
@@ -162,7 +162,7 @@ func TestAProcessThatWasStoppedLearnsThatItsLeaseIsLost(t *testing.T) {
 	require.NoError(t, lease.Release(t.Context()), "the lock is still the parent's")
 }
 
-func TestTheLockOfAProcessThatWasKilledIsTakenOverWhenItExpires(t *testing.T) {
+func TestLease_processIsKilled(t *testing.T) {
 	if asChild(t) {
 		return
 	}

@@ -55,7 +55,7 @@ func (d *turns) DialTimeout(network, address string, timeout time.Duration) (net
 	return d.DialContext(ctx, network, address)
 }
 
-func TestACallIsOneRoundTrip(t *testing.T) {
+func TestLock_roundTrips(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T, d *turns) *sql.DB{
 		"pgx": func(t *testing.T, d *turns) *sql.DB {
 			config, err := pgx.ParseConfig(dbtest.PostgresDSN()(t))
@@ -113,9 +113,9 @@ func TestACallIsOneRoundTrip(t *testing.T) {
 	}
 }
 
-// TestARefusalWritesNothing: no transaction ID and no write-ahead log are spent on it. The server
-// has work of its own now and then, so a quiet moment is looked for.
-func TestARefusalWritesNothing(t *testing.T) {
+// TestLock_Lock_refusalWritesNothing: no transaction ID and no write-ahead log are spent on it.
+// The server has work of its own now and then, so a quiet moment is looked for.
+func TestLock_Lock_refusalWritesNothing(t *testing.T) {
 	db := dbtest.Engine{Driver: "pgx", DSN: dbtest.PostgresDSN()}.Open(t)
 	l := lock.New(db)
 	position := func() (wal string, xid int64) {

@@ -117,7 +117,7 @@ func refused(err error) bool {
 	return errors.As(err, &old) || errors.As(err, &u) || errors.As(err, &d)
 }
 
-func TestBothReleasesUnderstandEachOthersRows(t *testing.T) {
+func TestLock_besides2018_rows(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		for name, pair := range map[string][2]locker{
@@ -159,9 +159,9 @@ func TestBothReleasesUnderstandEachOthersRows(t *testing.T) {
 	})
 }
 
-// TestBothReleasesExcludeEachOther lets instances of both compete for a lock that doesn't expire,
+// TestLock_besides2018_exclusion lets instances of both compete for a lock that doesn't expire,
 // until each release has had it.
-func TestBothReleasesExcludeEachOther(t *testing.T) {
+func TestLock_besides2018_exclusion(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		db := e.Open(t)
 		var (
@@ -214,11 +214,11 @@ func (p *paused) QueryRow(query string, args ...interface{}) *sql.Row {
 	return p.Storage.QueryRow(query, args...)
 }
 
-// TestDefectsOfTheOldRelease shows six defects of the old sequence of statements, and that ours
+// TestOldClient_defects shows six defects of the old sequence of statements, and that ours
 // has none of them. Each defect is a situation in which at most one answer is right; it says what
 // was wrong, or "". In most of them something happens between two statements of the caller's, so
 // each is tried at every such place.
-func TestDefectsOfTheOldRelease(t *testing.T) {
+func TestOldClient_defects(t *testing.T) {
 	expired := dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "LOCKED",
 		Age: time.Hour}
 	lockAs := func(l locker, id string) error { return l.Lock(component, id, job, "run", time.Minute) }

@@ -120,7 +120,7 @@ func TestInit(t *testing.T) {
 	require.Contains(t, u.ok(t, "init"), "TIMESTAMPTZ", "no server is asked")
 }
 
-func TestWatchInAPipe(t *testing.T) {
+func TestWatch_inAPipe(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		p := u.start(t, "list", "--watch", "--interval", "20ms")

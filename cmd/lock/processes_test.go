@@ -65,7 +65,7 @@ func (u user) startAs(t *testing.T, as *syscall.SysProcAttr, path string, args .
 	return u.startCommand(t, func(cmd *exec.Cmd) { cmd.Path, cmd.SysProcAttr = path, as }, args...)
 }
 
-func TestCommandHasBecomeRoot(t *testing.T) {
+func TestRun_commandHasBecomeRoot(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		t.Skip("without /proc, what has become root isn't seen")
@@ -112,7 +112,7 @@ func TestCommandHasBecomeRoot(t *testing.T) {
 }
 
 // As process 1 of a container, lock run waits for what others have left behind.
-func TestProcessOneReaps(t *testing.T) {
+func TestRun_processOneReaps(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	unshare, err := exec.LookPath("unshare")
@@ -137,7 +137,7 @@ echo "$(cat /proc/1/comm)"`}
 }
 
 // Nobody reads what lock run says, and the lock is lost.
-func TestNobodyReadsTheMessages(t *testing.T) {
+func TestRun_nobodyReadsTheMessages(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		read, write, err := os.Pipe()
@@ -191,7 +191,7 @@ func full(t *testing.T, w *os.File) {
 }
 
 // A guard that is stopped holds nothing up, and is not there any more when lock run has ended.
-func TestGuardIsStopped(t *testing.T) {
+func TestGuard_stopped(t *testing.T) {
 	t.Parallel()
 	says := &buffer{}
 	g := &guard{says: &speaker{w: says}}
@@ -211,7 +211,7 @@ func TestGuardIsStopped(t *testing.T) {
 }
 
 // That the guard is gone is said, and the command goes on.
-func TestGuardIsGone(t *testing.T) {
+func TestGuard_gone(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	p := u.start(t, "run", "--job", "x", "--", "sh", "-c",
@@ -224,7 +224,7 @@ func TestGuardIsGone(t *testing.T) {
 }
 
 // A guard says nothing of runs that are well.
-func TestShortRuns(t *testing.T) {
+func TestRun_short(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	for i := range 200 {

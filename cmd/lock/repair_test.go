@@ -67,7 +67,7 @@ func TestForget(t *testing.T) {
 	})
 }
 
-func TestReleaseOfALivingHolder(t *testing.T) {
+func TestRelease_livingHolder(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		u.ok(t, "init", "--apply")
@@ -95,7 +95,7 @@ func TestReleaseOfALivingHolder(t *testing.T) {
 	})
 }
 
-func TestInitCheck(t *testing.T) {
+func TestInit_check(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		require.Equal(t, exitDatabase, u.do(t, "init", "--check").status, "there is no table")
@@ -144,7 +144,7 @@ func TestOddLockTimes(t *testing.T) {
 }
 
 // Since when a run lasts is seen although its lock is renewed.
-func TestStatusSaysSinceWhen(t *testing.T) {
+func TestStatus_since(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		u.ok(t, "init", "--apply")

@@ -26,7 +26,7 @@ const (
 	family = "sleep 300 & timeout 300 sleep 300 & "    // one in the group, one that makes its own
 )
 
-func TestRunPassesOn(t *testing.T) {
+func TestRun_passesOn(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		r := u.do(t, "run", "--job", "hello", "--", "sh", "-c", `echo "$1"; echo err >&2; exit 7`,
@@ -51,7 +51,7 @@ func TestRunPassesOn(t *testing.T) {
 	})
 }
 
-func TestRunTellsTheCommand(t *testing.T) {
+func TestRun_tellsTheCommand(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t).with("LOCK_HELD_TOKEN=old")
 	print := []string{"--", "sh", "-c",
@@ -73,7 +73,7 @@ func TestRunTellsTheCommand(t *testing.T) {
 		",default,hello,")
 }
 
-func TestExitStatus(t *testing.T) {
+func TestRun_exitStatus(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	u.disable(t, "off")
@@ -167,7 +167,7 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-func TestMessagesInJSON(t *testing.T) {
+func TestRun_json(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	r := u.do(t, "run", "--job", "x", "-v", "--log", "json", "--", "sh", "-c", "exit 3")
@@ -194,7 +194,7 @@ func TestMessagesInJSON(t *testing.T) {
 }
 
 // What we were started to ignore, the command ignores.
-func TestIgnoredSignalsStayIgnored(t *testing.T) {
+func TestRun_ignoredSignals(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	p := &process{}
@@ -209,7 +209,7 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 }
 
 // While a database is away, everybody is told that it is waited for; and it is.
-func TestWaitingForTheDatabase(t *testing.T) {
+func TestRun_waitsForTheDatabase(t *testing.T) {
 	t.Parallel()
 	u, _, proxy := throughProxy(t)
 	proxy.Refuse()
@@ -222,7 +222,7 @@ func TestWaitingForTheDatabase(t *testing.T) {
 }
 
 // A server that doesn't answer to the creation of the table is no reason not to hear a signal.
-func TestSignalWhileTheTableIsCreated(t *testing.T) {
+func TestRun_signalWhileTheTableIsCreated(t *testing.T) {
 	t.Parallel()
 	u := postgresUser(t)
 	db, err := sql.Open("pgx", u.db())
@@ -243,7 +243,7 @@ func TestSignalWhileTheTableIsCreated(t *testing.T) {
 		p.stderr.String())
 }
 
-func TestWaiting(t *testing.T) {
+func TestRun_wait(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		holder := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
@@ -257,7 +257,7 @@ func TestWaiting(t *testing.T) {
 	})
 }
 
-func TestOneOfFifty(t *testing.T) {
+func TestRun_oneOfFifty(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		all := make([]*process, 50)
@@ -280,7 +280,7 @@ func TestOneOfFifty(t *testing.T) {
 	})
 }
 
-func TestLostLock(t *testing.T) {
+func TestRun_lostLock(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		for name, lose := range map[string]func(t *testing.T){
@@ -310,7 +310,7 @@ func TestLostLock(t *testing.T) {
 	})
 }
 
-func TestLostLockEndsGently(t *testing.T) {
+func TestRun_lostLockEndsGently(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "4s", "--", "sh", "-c",
@@ -324,7 +324,7 @@ func TestLostLockEndsGently(t *testing.T) {
 
 // The command goes on while the database may come back in time, and is ended before another can
 // get the lock.
-func TestDatabaseStops(t *testing.T) {
+func TestRun_databaseStops(t *testing.T) {
 	u := postgresUser(t) // not in parallel: the others have the same server
 	const longest = 10 * time.Second
 	pipe, gone := watchFamily(t)
@@ -371,7 +371,7 @@ func TestDatabaseStops(t *testing.T) {
 	require.Contains(t, u.ok(t, "status", "kept"), "free")
 }
 
-func TestCommandIsKilled(t *testing.T) {
+func TestRun_commandIsKilled(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "200ms", "--", "sh", "-c",
@@ -387,7 +387,7 @@ func TestCommandIsKilled(t *testing.T) {
 }
 
 // A daemon has left on purpose.
-func TestDaemonIsLeftAlone(t *testing.T) {
+func TestRun_daemonIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	pipe := filepath.Join(t.TempDir(), "pipe")
@@ -402,7 +402,7 @@ while ! ps -o args= -s $! | grep -q alive; do :; done`, pipe))
 
 // A lock run in the command of another has a life of its own: it ends with the signal that is
 // passed on.
-func TestNested(t *testing.T) {
+func TestRun_nested(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	p := u.start(t, "run", "--job", "outer", "--", binary, "run", "--job", "inner", "--", "sh",
@@ -415,7 +415,7 @@ func TestNested(t *testing.T) {
 	require.Empty(t, p.stderr.String())
 }
 
-func TestLockIsRenewed(t *testing.T) {
+func TestRun_renews(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	p := u.start(t, "run", "--job", "x", "--ttl", "5s", "--grace", "0s", "-v", "--", "sh", "-c",

@@ -22,7 +22,7 @@ import (
 var ending = []syscall.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT}
 
 // Each row of the table, in turn.
-func TestReactions(t *testing.T) {
+func TestRun_reactions(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, u user){
 		"INT, TERM, HUP, QUIT, USR1, USR2 before the command": beforeTheCommand,
@@ -89,7 +89,7 @@ func beforeTheCommand(t *testing.T, u user) {
 }
 
 // A signal that comes when the lock is ours already, and before the command has begun.
-func TestSignalAtTheLastMoment(t *testing.T) {
+func TestRun_signalAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	l := lock.NewMemory(lock.Options{})
 	r := &run{app: &app{says: &speaker{w: &buffer{}}}, component: "c", job: "j"}

@@ -43,7 +43,7 @@ func TestParseTick(t *testing.T) {
 
 // A tick may lie ahead by its own precision and no more; one that is further ahead leaves the row
 // as it is.
-func TestTickAhead(t *testing.T) {
+func TestRun_tickAhead(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		now := time.Now().UTC()
@@ -65,7 +65,7 @@ func TestTickAhead(t *testing.T) {
 }
 
 // What could not be started has not been run.
-func TestTickOfACommandThatCantStart(t *testing.T) {
+func TestRun_tickOfACommandThatCantStart(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		script := filepath.Join(t.TempDir(), "script")
@@ -85,7 +85,7 @@ func TestTickOfACommandThatCantStart(t *testing.T) {
 }
 
 // A tick that another is at is not one that has been run.
-func TestTickIsBeingRun(t *testing.T) {
+func TestRun_tickIsBeingRun(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
 		run := []string{"run", "--job", "x", "--tick", "2026-11-23", "--"}
@@ -117,7 +117,7 @@ func throughProxy(t *testing.T) (u, direct user, proxy *faultproxy.Proxy) {
 
 // The reply to the acquisition is lost, and the database is away: the tick stays free for others
 // when the lock has expired, and whose lock it is that never expires is told.
-func TestLostReply(t *testing.T) {
+func TestRun_lostReply(t *testing.T) {
 	t.Parallel()
 	t.Run("forever", func(t *testing.T) {
 		t.Parallel()

@@ -90,7 +90,7 @@ func (term *screen) types(line string, args ...any) {
 	fmt.Fprintf(term.keys, line+"\n", args...)
 }
 
-func TestTerminalIsTheCommands(t *testing.T) {
+func TestRun_terminalIsTheCommands(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	term := openScreen(t, u.command("run", "--job", "x", "--", "sh", "-c",
@@ -128,7 +128,7 @@ func TestPromptAtTheTerminal(t *testing.T) {
 
 // What is in the background of a terminal that allows no output from there (stty tostop) is not
 // stopped by its messages.
-func TestMessagesInTheBackground(t *testing.T) {
+func TestRun_messagesInTheBackground(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	sh := u.shell(t)
@@ -138,7 +138,7 @@ func TestMessagesInTheBackground(t *testing.T) {
 }
 
 // The terminal is there for what is in the pipeline, too, as for a pager.
-func TestTerminalWithAPipe(t *testing.T) {
+func TestRun_terminalWithAPipe(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	cmd := u.command()
@@ -152,7 +152,7 @@ func TestTerminalWithAPipe(t *testing.T) {
 	require.Equal(t, 0, term.exit(t))
 }
 
-func TestCtrlC(t *testing.T) {
+func TestRun_ctrlC(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	t.Run("ends the command", func(t *testing.T) {
@@ -188,7 +188,7 @@ func TestCtrlC(t *testing.T) {
 	})
 }
 
-func TestLostLockAtATerminal(t *testing.T) {
+func TestRun_lostLockAtATerminal(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	for name, end := range map[string]func(*testing.T, *screen){
@@ -240,7 +240,7 @@ func TestColors(t *testing.T) {
 	require.NotContains(t, u.ok(t, "list"), "\x1b")
 }
 
-func TestWatchOnATerminal(t *testing.T) {
+func TestWatch_onATerminal(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	u.disable(t, "x")
@@ -256,7 +256,7 @@ func TestWatchOnATerminal(t *testing.T) {
 }
 
 // Of a table that is longer than the terminal, the top is shown, and nothing scrolls.
-func TestWatchOnASmallTerminal(t *testing.T) {
+func TestWatch_onASmallTerminal(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
 	for i := range 30 {

@@ -325,8 +325,8 @@ type Specified struct {
 	Then  After
 }
 
-// TestSpecification tests an engine by the specification.
-func TestSpecification(t *testing.T, e Engine) {
+// TestLock tests an engine by the specification.
+func TestLock(t *testing.T, e Engine) {
 	all := NewTable(t, e)
 	l := all.Lock()
 	for _, s := range Scenarios {
