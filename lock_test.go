@@ -49,7 +49,7 @@ var (
 	_ lock.Storage = dbtest.ConnStorage{}
 )
 
-func TestLock(t *testing.T) { everywhere(t, dbtest.TestLock) }
+func TestLock(t *testing.T) { everywhere(t, dbtest.Specify) }
 
 func TestLock_Lock_whatNoDatabaseCanHold(t *testing.T) {
 	l := lock.New(dbtest.Storage{

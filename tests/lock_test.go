@@ -11,7 +11,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-func TestLock(t *testing.T) { everywhere(t, dbtest.TestLock) }
+func TestLock(t *testing.T) { everywhere(t, dbtest.Specify) }
 
 func TestLock_Lock_clockOfTheClient(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {

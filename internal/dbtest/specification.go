@@ -325,8 +325,8 @@ type Specified struct {
 	Then  After
 }
 
-// TestLock tests an engine by the specification.
-func TestLock(t *testing.T, e Engine) {
+// Specify tests an engine by the specification.
+func Specify(t *testing.T, e Engine) {
 	all := NewTable(t, e)
 	l := all.Lock()
 	for _, s := range Scenarios {
