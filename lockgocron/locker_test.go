@@ -112,9 +112,10 @@ func TestLocker_clock_stepped_back(t *testing.T) {
 				return nil
 			}), gocron.WithDistributedLocker(locker))
 		defer sched.Shutdown()
+		time.Sleep(30 * time.Second)
 		for range 20 {
-			time.Sleep(time.Minute)
 			clock.ahead.Add(-int64(900 * time.Millisecond)) // while gocron sleeps
+			time.Sleep(time.Minute)
 		}
 		synctest.Wait()
 		f.requireEachOnce(t, s, start, clock.Now().Add(-time.Minute))

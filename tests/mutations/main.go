@@ -37,7 +37,7 @@ var mutations = []mutation{
 		"IS FALSE THEN 'held'"},
 	{"a later tick is no reason", "sql/postgres.sql",
 		"> convert_to($4::text, 'UTF8')",
-		"> convert_to($4::text || 'z', 'UTF8')"},
+		"< convert_to($4::text, 'UTF8')"},
 	{"the same tick is run again", "sql/postgres.sql",
 		"AND l.job_id::text = $4::text\n",
 		"AND l.job_id::text <> $4::text\n"},
