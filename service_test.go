@@ -166,11 +166,11 @@ func TestLock_statements(t *testing.T) {
 	t.Run("CockroachDB is known from its first answer", func(t *testing.T) {
 		l, mock := newMock(t)
 		cockroach := locktest.HeldBy("b", "2", time.Now())
-		peeked := append(append([]driver.Value{}, cockroach[1:7]...), "held")
+		peeked := append(append([]driver.Value{}, cockroach[1:7]...), true)
 		cockroach[8] = true
 		peek := func(p []driver.Value) {
-			mock.ExpectQuery("^SELECT").WithArgs("c", "j", "1", "3600000000", nil,
-				nil).WillReturnRows(row(locktest.Columns[1:8], p))
+			mock.ExpectQuery("^SELECT").WithArgs("c", "j", "3600000000").
+				WillReturnRows(row(locktest.Columns[1:8], p))
 		}
 		mock.ExpectQuery("^WITH").WillReturnRows(row(locktest.Columns, cockroach))
 		peek(peeked)
@@ -178,15 +178,19 @@ func TestLock_statements(t *testing.T) {
 		peek(peeked)
 		require.IsType(t, &lock.ErrUnauthorised{}, l.Lock("c", "a", "j", "1", time.Hour))
 		free := append([]driver.Value{}, peeked...)
-		free[6] = nil
+		free[6] = false
 		peek(free)
-		mock.ExpectQuery("^INSERT INTO locks").WithArgs("c", "a", "j", "1", "3600000000", nil, nil).
+		mock.ExpectQuery("^UPDATE locks").WithArgs("c", "a", "j", "1", "3600000000", nil, nil).
 			WillReturnRows(sqlmock.NewRows([]string{"written"}).AddRow(time.Now().UnixMicro()))
 		require.NoError(t, l.Lock("c", "a", "j", "1", time.Hour))
 		// The last to have it, here, tries at once. It was lost to another.
-		mock.ExpectQuery("^INSERT INTO locks").WillReturnRows(sqlmock.NewRows([]string{"written"}))
+		mock.ExpectQuery("^UPDATE locks").WillReturnRows(row([]string{"written"}, nil))
 		peek(peeked)
 		require.IsType(t, &lock.ErrUnauthorised{}, l.Lock("c", "a", "j", "1", time.Hour))
+		mock.ExpectQuery("^SELECT").WillReturnRows(row(locktest.Columns[1:8], nil))
+		mock.ExpectQuery("^INSERT INTO locks").WithArgs("c", "a", "j", "1").
+			WillReturnRows(row([]string{"written"}, []driver.Value{time.Now()}))
+		require.NoError(t, l.Lock("c", "a", "j", "1", time.Hour))
 	})
 }
 

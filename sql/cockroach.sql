@@ -1,8 +1,8 @@
 -- What a Lock sends to CockroachDB 21.1 and later. {table} is the name of the table.
 --
--- Arguments and answers are those of postgres.sql. A row is read by its key first, which settles the
--- refusals. The statement that writes decides alone. It returns columns as they are: with an expression,
--- CockroachDB commits in a second step. Times are read as times: their text depends on no setting here.
+-- Arguments and answers are those of postgres.sql, but that times are times: their text depends on no
+-- setting here. A row is read by its key first, which settles the refusals. The statement that writes
+-- decides alone. It returns columns as they are: with an expression, CockroachDB commits in a second step.
 
 -- name: create
 CREATE TABLE IF NOT EXISTS {table} (
@@ -15,6 +15,14 @@ CREATE TABLE IF NOT EXISTS {table} (
 	lock_time TIMESTAMPTZ,
 	PRIMARY KEY (component_name, job_name));
 
+-- name: peek_plain
+-- $1 component name, $2 job name, $3 TTL. The answer is the row of the lock as it is, and whether the TTL
+-- has not passed, or no row. Expressions over columns, but for the simplest, take twice as long to answer as
+-- the rest of the statement: CockroachDB then runs it row by row.
+SELECT component_id, job_id, enabled, status <> 'UNLOCKED', lock_time, clock_timestamp(),
+	clock_timestamp() - lock_time <= $3::text::int8 * interval '1 microsecond'
+FROM {table} WHERE component_name = $1::text AND job_name = $2::text;
+
 -- name: peek
 -- $1 component name, $2 job name, $3 job ID, $4 TTL, $5 the earliest time for the tick, $6 the spacing.
 -- The answer is the row of the lock and the reason for a refusal, NULL if it can be taken, or no row.
@@ -25,8 +33,7 @@ SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE)
 	clock_timestamp(),
 	CASE
 		WHEN NOT l.enabled THEN 'disabled'
-		WHEN round(extract(epoch FROM clock_timestamp()) * 1000000)::int8 < $5::text::int8
-			THEN 'ahead'
+		WHEN clock_timestamp() < $5::text::timestamptz THEN 'ahead'
 		WHEN $5::text IS NOT NULL AND l.job_id LIKE '____-__-__T__:__:__Z' AND l.job_id > $3::text THEN 'already'
 		WHEN $5::text IS NOT NULL AND l.job_id = $3::text
 			AND coalesce(l.status, 'UNLOCKED') = 'UNLOCKED' THEN 'already'
@@ -41,19 +48,15 @@ FROM {table} AS l WHERE component_name = $1::text AND job_name = $2::text;
 -- $1 the earliest time for a tick of a lock that has no row. The answer is the present time and the reason
 -- for a refusal, or NULL.
 SELECT clock_timestamp(),
-	CASE WHEN round(extract(epoch FROM clock_timestamp()) * 1000000)::int8 < $1::text::int8 THEN 'ahead' END;
+	CASE WHEN clock_timestamp() < $1::text::timestamptz THEN 'ahead' END;
 
 -- name: acquire
 -- $1 to $7 as in postgres.sql. The answer is the lock_time that was written, or no row.
-INSERT INTO {table} AS l (component_name, component_id, job_name, job_id, enabled, status, lock_time)
-VALUES ($1::text, $2::text, $3::text, $4::text, TRUE, 'LOCKED', clock_timestamp())
-ON CONFLICT (component_name, job_name) DO UPDATE SET
-	component_id = excluded.component_id, job_id = excluded.job_id, enabled = TRUE, status = 'LOCKED',
+UPDATE {table} AS l SET component_id = $2::text, job_id = $4::text, enabled = TRUE, status = 'LOCKED',
 	lock_time = greatest(clock_timestamp(), l.lock_time + interval '1 microsecond')
-WHERE CASE
+WHERE component_name = $1::text AND job_name = $3::text AND CASE
 		WHEN NOT l.enabled THEN 'disabled'
-		WHEN round(extract(epoch FROM clock_timestamp()) * 1000000)::int8 < $6::text::int8
-			THEN 'ahead'
+		WHEN clock_timestamp() < $6::text::timestamptz THEN 'ahead'
 		WHEN $6::text IS NOT NULL AND l.job_id LIKE '____-__-__T__:__:__Z' AND l.job_id > $4::text THEN 'already'
 		WHEN $6::text IS NOT NULL AND l.job_id = $4::text
 			AND coalesce(l.status, 'UNLOCKED') = 'UNLOCKED' THEN 'already'
@@ -64,18 +67,20 @@ WHERE CASE
 		END IS NULL
 RETURNING lock_time;
 
+-- name: insert
+-- $1 to $4 as in acquire. The answer is the lock_time that was written, or no row if there is one already.
+INSERT INTO {table} (component_name, component_id, job_name, job_id, enabled, status, lock_time)
+VALUES ($1::text, $2::text, $3::text, $4::text, TRUE, 'LOCKED', clock_timestamp())
+ON CONFLICT (component_name, job_name) DO NOTHING
+RETURNING lock_time;
+
 -- name: renew
 UPDATE {table} SET lock_time = greatest(clock_timestamp(), lock_time + interval '1 microsecond')
 WHERE component_name = $1::text AND job_name = $3::text
 	AND component_id = $2::text AND job_id = $4::text AND status <> 'UNLOCKED'
-	AND ($5::text IS NULL OR ((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8 >= $5::text::int8)
-	AND ($6::text IS NULL OR ((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8 <= $6::text::int8)
+	AND ($5::text IS NULL OR lock_time >= $5::text::timestamptz)
+	AND ($6::text IS NULL
+		OR coalesce(lock_time, '0001-01-01 00:00:00+00') <= $6::text::timestamptz)
 	AND ($7::text IS NULL OR lock_time >= clock_timestamp() - $7::text::int8 * interval '1 microsecond')
 RETURNING lock_time, enabled;
 
@@ -84,14 +89,9 @@ UPDATE {table} SET status = 'UNLOCKED', job_id = $7::text, enabled = coalesce(en
 	lock_time = coalesce(lock_time, '0001-01-01 00:00:00+00')
 WHERE component_name = $1::text AND job_name = $3::text
 	AND component_id = $2::text AND job_id = $4::text AND status <> 'UNLOCKED'
-	AND ($5::text IS NULL OR ((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8 >= $5::text::int8)
-	AND ($6::text IS NULL OR ((least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::date - DATE '1970-01-01')::int8 * 86400000000
-		+ round(extract(epoch FROM (least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),
-		'9999-12-31 23:59:59.999999+00') AT TIME ZONE 'UTC')::time) * 1000000)::int8 <= $6::text::int8)
+	AND ($5::text IS NULL OR lock_time >= $5::text::timestamptz)
+	AND ($6::text IS NULL
+		OR coalesce(lock_time, '0001-01-01 00:00:00+00') <= $6::text::timestamptz)
 RETURNING status;
 
 -- name: enable

@@ -30,7 +30,9 @@ type dialect struct {
 	name       string
 	statements map[string]string // by name, with {table} for the table
 	acquire    func(context.Context, *call, Conditions) (Result, error)
+	peek       func(context.Context, *call, Conditions) (rec Record, refusal string, err error)
 	get        func(context.Context, *call) (Record, error)
+	instant    func(time.Time) any // as an argument
 }
 
 // ReadDialects reads the statements from the files of the dialects in a folder.
@@ -45,9 +47,12 @@ func ReadDialects(folder fs.FS) *Dialects {
 		return &d
 	}
 	return &Dialects{
-		postgres:  read(dialect{name: Postgres, acquire: acquireInOne, get: getOfTwo}),
-		cockroach: read(dialect{name: Cockroach, acquire: acquireInTwo, get: get}),
-		sqlite:    read(dialect{name: SQLite, acquire: acquireInTwo, get: get}),
+		postgres: read(dialect{name: Postgres, acquire: acquireInOne, get: getOfTwo,
+			instant: microseconds}),
+		cockroach: read(dialect{name: Cockroach, acquire: acquireInTwo, peek: peekAtColumns, get: get,
+			instant: timestamp}),
+		sqlite: read(dialect{name: SQLite, acquire: acquireInTwo, peek: peek, get: get,
+			instant: microseconds}),
 	}
 }
 
@@ -113,7 +118,7 @@ func acquireInOne(ctx context.Context, c *call, cond Conditions) (Result, error)
 	r := c.req
 	_, err := c.write(ctx, "acquire",
 		[]any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
-			micros(cond.TTL), instant(cond.Earliest), micros(cond.Spacing), c.patience()},
+			micros(cond.TTL), c.d.instant(cond.Earliest), micros(cond.Spacing), c.patience()},
 		append(append([]any{&written}, res.Prev.columns()...), &refusal, &isCockroach)...)
 	if err != nil {
 		return res, err
@@ -146,30 +151,64 @@ func acquireInTwo(ctx context.Context, c *call, cond Conditions) (res Result, er
 			return Result{}, errRaced
 		}
 	}
-	var refusal scalar
-	ttl, earliest, spacing := micros(cond.TTL), instant(cond.Earliest), micros(cond.Spacing)
-	res.Prev = Record{Enabled: true}
-	err = c.read(ctx, "peek", []any{r.ComponentName, r.JobName, r.JobID, ttl, earliest, spacing},
-		append(res.Prev.columns(), &refusal)...)
-	if errors.Is(err, sql.ErrNoRows) {
-		if err = nil; cond.Tick {
-			err = c.read(ctx, "clock", []any{earliest}, (*microsecond)(&res.Prev.Now), &refusal)
-		}
-	} else {
-		res.Prev.Exists = true
-	}
-	if res.Refusal = refusal.text; err != nil || refusal.valid {
+	res.Prev, res.Refusal, err = c.d.peek(ctx, c, cond)
+	if err != nil || res.Refusal != Available {
 		return res, err
 	}
 	return res, c.decide(ctx, cond, &res)
+}
+
+// peek reads the record, and why it can't be acquired, from a server that answers for a missing
+// row as well.
+func peek(ctx context.Context, c *call, cond Conditions) (rec Record, refusal string, err error) {
+	r := c.req
+	var why scalar
+	rec = Record{Exists: true, Enabled: true}
+	err = c.read(ctx, "peek", []any{r.ComponentName, r.JobName, r.JobID, micros(cond.TTL),
+		c.d.instant(cond.Earliest), micros(cond.Spacing)}, append(rec.columns(), &why)...)
+	return rec, why.text, err
+}
+
+// peekAtColumns is peek for a server that answers fastest with columns as they are.
+func peekAtColumns(ctx context.Context, c *call, cond Conditions) (rec Record, refusal string,
+	err error) {
+	if cond.Tick || cond.Spacing > 0 {
+		rec, refusal, err = peek(ctx, c, cond)
+	} else {
+		var fresh scalar
+		rec = Record{Exists: true, Enabled: true, LockTime: earliest}
+		err = c.read(ctx, "peek_plain", []any{c.req.ComponentName, c.req.JobName, micros(cond.TTL)},
+			append(rec.columns(), &fresh)...)
+		switch {
+		case !rec.Enabled:
+			refusal = Disabled
+		case rec.Locked && (cond.TTL == 0 || fresh.text == "true"):
+			refusal = Held
+		}
+	}
+	if !errors.Is(err, sql.ErrNoRows) {
+		return rec, refusal, err
+	}
+	rec = Record{Enabled: true}
+	if !cond.Tick {
+		return rec, Available, nil
+	}
+	var why scalar
+	err = c.read(ctx, "clock", []any{c.d.instant(cond.Earliest)}, (*microsecond)(&rec.Now), &why)
+	return rec, why.text, err
 }
 
 // decide sends the statement that acquires the lock or does not.
 func (c *call) decide(ctx context.Context, cond Conditions, res *Result) (err error) {
 	var written scalar
 	r := c.req
-	res.Done, err = c.write(ctx, "acquire", []any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
-		micros(cond.TTL), instant(cond.Earliest), micros(cond.Spacing)}, &written)
+	args := []any{r.ComponentName, r.ComponentID, r.JobName, r.JobID}
+	if res.Prev.Exists {
+		res.Done, err = c.write(ctx, "acquire", append(args, micros(cond.TTL),
+			c.d.instant(cond.Earliest), micros(cond.Spacing)), &written)
+	} else {
+		res.Done, err = c.write(ctx, "insert", args, &written)
+	}
 	if res.Written = written.time(); res.Done {
 		c.t.last.set(r, res.Written)
 	}

@@ -1,24 +1,49 @@
 package store
 
 import (
+	"database/sql"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
 
-// columns returns where the columns of a record go.
+// columns returns where the columns of a record go. NULL leaves them as they are.
 func (rec *Record) columns() []any {
-	return []any{&rec.ComponentID, &rec.JobID, &rec.Enabled, &rec.Locked,
+	return []any{column[string]{&rec.ComponentID}, column[string]{&rec.JobID},
+		column[bool]{&rec.Enabled}, column[bool]{&rec.Locked},
 		(*microsecond)(&rec.LockTime), (*microsecond)(&rec.Now)}
 }
 
-// A microsecond is a time that is scanned from a number of microseconds since 1970.
+// A column is scanned into a value, which NULL leaves as it is.
+type column[T any] struct{ to *T }
+
+func (c column[T]) Scan(v any) error {
+	if v == nil {
+		return nil
+	}
+	var value sql.Null[T]
+	err := value.Scan(v)
+	*c.to = value.V
+	return err
+}
+
+// A microsecond is a time that is scanned from a time or from a number of microseconds since 1970.
+// NULL leaves it as it is.
 type microsecond time.Time
 
 func (m *microsecond) Scan(v any) error {
 	var s scalar
 	if err := s.Scan(v); err != nil {
 		return err
+	}
+	switch {
+	case !s.valid:
+		return nil
+	case s.text == "infinity":
+		s.text = strconv.Itoa(math.MaxInt64)
+	case s.text == "-infinity":
+		s.text = strconv.Itoa(math.MinInt64)
 	}
 	n, err := strconv.ParseInt(s.text, 10, 64)
 	if err != nil {
@@ -84,10 +109,22 @@ var (
 	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)
 )
 
-// instant is a time as an argument. The zero time, and one that is beyond what is read, is NULL.
-func instant(t time.Time) any {
-	if !t.After(earliest) || !t.Before(latest) {
+// bounded reports whether a time is neither the zero time nor one that is beyond what is read. As
+// an argument, the others are NULL.
+func bounded(t time.Time) bool { return t.After(earliest) && t.Before(latest) }
+
+// microseconds is a time as an argument: a number of microseconds since 1970.
+func microseconds(t time.Time) any {
+	if !bounded(t) {
 		return nil
 	}
 	return strconv.FormatInt(t.UnixMicro(), 10)
+}
+
+// timestamp is a time as an argument: its text.
+func timestamp(t time.Time) any {
+	if !bounded(t) {
+		return nil
+	}
+	return t.UTC().Format(time.RFC3339Nano)
 }

@@ -27,7 +27,11 @@ func TestReadDialects(t *testing.T) {
 	for _, each := range []struct {
 		*dialect
 		own []string
-	}{{d.postgres, []string{"hides"}}, {d.cockroach, []string{"peek"}}, {d.sqlite, []string{"peek"}}} {
+	}{
+		{d.postgres, []string{"hides"}},
+		{d.cockroach, []string{"peek", "peek_plain", "insert"}},
+		{d.sqlite, []string{"peek"}},
+	} {
 		for _, name := range append(names, each.own...) {
 			require.NotEmpty(t, each.statements[name], name)
 		}
@@ -232,12 +236,27 @@ func TestScan(t *testing.T) {
 	require.Equal(t, earliest, time.Time(m))
 	require.Error(t, m.Scan("x"))
 	require.Error(t, m.Scan(true))
+	for v, want := range map[any]time.Time{"infinity": latest, "-infinity": earliest,
+		nil: time.UnixMicro(7).UTC(), int64(7): time.UnixMicro(7).UTC()} {
+		m = microsecond(time.UnixMicro(7).UTC())
+		require.NoError(t, m.Scan(v))
+		require.Equal(t, want, time.Time(m), "%v", v)
+	}
+	rec := Record{ComponentID: "a", Enabled: true}
+	for _, c := range rec.columns() {
+		require.NoError(t, c.(sql.Scanner).Scan(nil))
+	}
+	require.Equal(t, Record{ComponentID: "a", Enabled: true}, rec, "NULL leaves it as it is")
+	require.Error(t, column[bool]{&rec.Enabled}.Scan("maybe"))
 	require.True(t, scalar{}.time().IsZero())
 	require.Equal(t, "1", micros(1999*time.Nanosecond))
 	require.Nil(t, micros(0))
-	require.Nil(t, instant(earliest))
-	require.Nil(t, instant(latest))
-	require.Equal(t, "-1", instant(time.UnixMicro(-1)))
+	for _, instant := range []func(time.Time) any{microseconds, timestamp} {
+		require.Nil(t, instant(time.Time{}))
+		require.Nil(t, instant(latest))
+	}
+	require.Equal(t, "-1", microseconds(time.UnixMicro(-1)))
+	require.Equal(t, "1969-12-31T23:59:59.999999Z", timestamp(time.UnixMicro(-1)))
 }
 
 func TestQuote(t *testing.T) {

@@ -62,7 +62,7 @@ func (t *Table) Renew(ctx context.Context, r Request, term Term) (Result, error)
 			term = term.Widen()
 		}
 		res.Done, err = c.write(ctx, "renew", []any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
-			instant(term.First), instant(term.Last), micros(term.TTL)}, &written, &enabled)
+			c.d.instant(term.First), c.d.instant(term.Last), micros(term.TTL)}, &written, &enabled)
 		res.Prev.Enabled = enabled.text != "false" && enabled.text != "0"
 		if err == nil && !res.Done {
 			res.Prev, err = c.d.get(ctx, c)
@@ -94,7 +94,7 @@ func (t *Table) Release(ctx context.Context, r Request, term Term, run string) (
 func (c *call) release(ctx context.Context, term Term, run string) (done bool, err error) {
 	r := c.req
 	return c.write(ctx, "release", []any{r.ComponentName, r.ComponentID, r.JobName, r.JobID,
-		instant(term.First), instant(term.Last), run}, new(scalar))
+		c.d.instant(term.First), c.d.instant(term.Last), run}, new(scalar))
 }
 
 // Enable implements Store.
