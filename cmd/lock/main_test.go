@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -56,6 +57,12 @@ func testMain(m *testing.M) int {
 	flag.Parse()
 	if err := flag.Set("test.parallel", "8"); err != nil { // they wait more than they work
 		panic(err)
+	}
+	// What is ignored here, under nohup say, is ignored by each child, unless it is caught here.
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
 	}
 	dir, err := os.MkdirTemp("", "lock")
 	if err != nil {
