@@ -104,7 +104,8 @@ func (c *call) exec(ctx context.Context, name string, args ...any) error {
 
 // heard is told which of the two kinds of server that share their drivers has answered.
 func (c *call) heard(isCockroach bool) error {
-	if c.t.sure.Store(true); !isCockroach || c.d.name == Cockroach {
+	defer c.t.sure.Store(true) // last: whoever sees it sees the dialect
+	if !isCockroach || c.d.name == Cockroach {
 		return nil
 	}
 	c.t.speak(c.t.dialects.cockroach)
@@ -138,6 +139,7 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 	for tried := 1; ; {
 		before := c.doubt
 		res, err := attempt(ctx, c, step)
+		sure := t.sure.Load() // first: another call may learn the dialect in between
 		switch {
 		case err == nil:
 			return res, before, nil
@@ -150,7 +152,7 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 			}
 		case notUnderstood(err) && c.d.name != t.dialect.Load().name:
 			continue // another call has learned the server's kind meanwhile
-		case !t.sure.Load() && notUnderstood(err):
+		case !sure && notUnderstood(err):
 			// Some CockroachDBs don't understand PostgreSQL's statement.
 			if t.identify(ctx, c) {
 				continue
