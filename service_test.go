@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -193,6 +194,20 @@ func TestLock_statements(t *testing.T) {
 		require.NoError(t, l.Lock("c", "a", "j", "1", time.Hour))
 	})
 }
+
+func TestLock_unknownServer(t *testing.T) {
+	l, mock := newMock(t)
+	mock.ExpectQuery("^WITH").WillReturnError(notUnderstood{})
+	mock.ExpectQuery("version").WillReturnError(io.ErrUnexpectedEOF)
+	mock.ExpectQuery("^WITH").WillReturnRows(sqlmock.NewRows(locktest.Columns).
+		AddRow(locktest.Granted()...))
+	require.NoError(t, l.Lock("c", "a", "j", "1", time.Hour), "what can't be asked is asked again")
+}
+
+type notUnderstood struct{}
+
+func (notUnderstood) Error() string    { return "unknown function" }
+func (notUnderstood) SQLState() string { return "42883" }
 
 func TestLock_error(t *testing.T) {
 	boom := errors.New("boom")

@@ -112,11 +112,14 @@ func (c *call) heard(isCockroach bool) error {
 	return errLearned
 }
 
-// identify asks the server what it is, and reports whether it is another than was believed.
-func (t *Table) identify(ctx context.Context, c *call) bool {
+// identify asks the server what it is. The error is errLearned if it is another than was believed.
+func (t *Table) identify(ctx context.Context, c *call) error {
 	var isCockroach bool
 	err := queryRow(ctx, t.db, "SELECT version() LIKE 'CockroachDB%'", nil, &isCockroach)
-	return err == nil && errors.Is(c.heard(isCockroach), errLearned)
+	if err != nil {
+		return err
+	}
+	return c.heard(isCockroach)
 }
 
 // A step asks the database what a call is about, once.
@@ -154,8 +157,10 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 			continue // another call has learned the server's kind meanwhile
 		case !sure && notUnderstood(err):
 			// Some CockroachDBs don't understand PostgreSQL's statement.
-			if t.identify(ctx, c) {
+			if unknown := t.identify(ctx, c); errors.Is(unknown, errLearned) {
 				continue
+			} else if unknown != nil {
+				err = unknown
 			}
 		case c.d.name != SQLite && fromSQLite(err):
 			// SQLite could not even read the statement: nothing has been done.
