@@ -18,21 +18,20 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// held is what the names of the variables begin with that tell the command of its lock. None of
-// them is ever read as a setting of ours: a lock run within the command is told by its own flags
-// and variables what to do.
+// held is the prefix of the variables that tell the command about its lock. None of them is a
+// setting, so that a lock run within the command isn't configured by them.
 const held = "LOCK_HELD_"
 
-// heldHelp says what they are.
+// heldHelp describes them.
 const heldHelp = `
-LOCK_HELD_TOKEN         the fencing token, a number larger than that of every run before
+LOCK_HELD_TOKEN         the fencing token, a number larger than that of every earlier run
 LOCK_HELD_COMPONENT     the component
 LOCK_HELD_COMPONENT_ID  the ID of this lock run, the holder
 LOCK_HELD_JOB           the job
 LOCK_HELD_JOB_ID        the ID of this run; with --tick, the tick
-LOCK_HELD_MARK          what lock run finds the processes of the command by`
+LOCK_HELD_MARK          by which lock run finds the command's processes`
 
-// newMark returns a variable that nothing but the processes of a command has.
+// newMark returns a variable that only the processes of one command have.
 func newMark() string { return held + "MARK=" + rand.Text() }
 
 // childEnv is the environment of the command.
@@ -43,7 +42,7 @@ func childEnv(lease *lock.Lease, mark string) []string {
 		held+"JOB="+job.JobName, held+"JOB_ID="+job.JobID, mark)
 }
 
-// without returns an environment without the variables whose names begin so.
+// without returns env without the variables that have the prefix.
 func without(env []string, prefix string) []string {
 	var rest []string
 	for _, e := range env {
@@ -63,8 +62,8 @@ type child struct {
 	guardGone chan struct{}
 }
 
-// startChild starts a command. From then on, all children of ours are waited for: as process 1 of
-// a container we get those that others have left behind.
+// startChild starts a command. From then on, this process reaps all its children: as process 1 of
+// a container it inherits orphans.
 func startChild(path string, argv, env []string, p processes, guard int) (*child, error) {
 	attr := &os.ProcAttr{Env: env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		Sys: &syscall.SysProcAttr{Setpgid: p.Group}}
@@ -73,9 +72,8 @@ func startChild(path string, argv, env []string, p processes, guard int) (*child
 		suspended: make(chan syscall.Signal, 1), guardGone: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// What the kernel takes for the parent, whose death is the child's, is the thread that
-		// started it, not the process. Go ends threads when it likes, but not one that a goroutine
-		// is locked to and waits in.
+		// For the parent-death signal, the parent is the thread that started the child. Go may end
+		// a thread, but not one that a goroutine is locked to.
 		runtime.LockOSThread()
 		process, err := os.StartProcess(path, argv, attr)
 		if err == nil {
@@ -111,7 +109,8 @@ func (c *child) reap(command, guard int) {
 	}
 }
 
-// startFailure gives the error of a command that can't be started the status that shells give it.
+// startFailure gives the error of a command that can't be started the exit status that a shell
+// would.
 func startFailure(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && path.Op == "fork/exec" {
@@ -125,7 +124,7 @@ func startFailure(err error) error {
 	return fail(exitCannot, err)
 }
 
-// childStatus is the exit status of a command that has ended, as shells reckon it.
+// childStatus returns the exit status of a command that has ended, as a shell would.
 func childStatus(s syscall.WaitStatus) int {
 	if s.Signaled() {
 		return exitSignal + int(s.Signal())

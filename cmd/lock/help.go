@@ -14,20 +14,20 @@ import (
 // statusHelp says what our exit statuses mean.
 var statusHelp = map[int]string{
 	exitUsage:    "the command line is wrong",
-	exitDatabase: "the database can't be reached, or fails, or its table is not as it has to be",
-	exitInternal: "something else that should not have gone wrong has",
+	exitDatabase: "the database can't be reached, fails, or has a table with a problem",
+	exitInternal: "an internal error",
 	exitHeld:     "refused: another holds the lock, or runs this tick (0 with --if-held skip)",
 	exitDisabled: "refused: the job is disabled",
 	exitRun: "refused: this tick, or a later one, has been run already " +
 		"(0 with --if-held skip)",
 	exitLost:     "the lock was lost while the command ran, and the command ended",
-	exitAhead:    "the tick lies ahead of the database's clock: it or a clock is wrong",
+	exitAhead:    "the tick is ahead of the database's clock: the tick or a clock is wrong",
 	exitCannot:   "the command can't be executed",
 	exitNotFound: "the command is not found",
-	exitSignal:   "and N: signal N has ended the command, or lock run before it began",
+	exitSignal:   "and N: signal N ended the command, or lock run before the command began",
 }
 
-// exitStatuses notes for the help which of them a command has.
+// exitStatuses returns the annotation that names the exit statuses of a command for its help.
 func exitStatuses(codes ...int) map[string]string {
 	var words []string
 	for _, code := range codes {
@@ -37,11 +37,12 @@ func exitStatuses(codes ...int) map[string]string {
 }
 
 const environment = `
-LOCK_DB         what --db says, better kept here: command lines can be seen by everybody
-LOCK_COMPONENT  what --component says
-XDG_STATE_HOME  the user's state folder, ~/.local/state if it is not set; its lock/locks.db is
-                the file of --db local
-NO_COLOR        if it is set, nothing is coloured
+LOCK_DB         the default of --db; a password is safer here, since everybody can see command
+                lines
+LOCK_COMPONENT  the default of --component
+XDG_STATE_HOME  the user's state folder, by default ~/.local/state; --db local is lock/locks.db
+                in it
+NO_COLOR        if set, nothing is coloured
 PGPASSWORD, PGPASSFILE, PGSSLMODE, …: as for psql`
 
 // signalHelp is the table of reactions.
@@ -54,7 +55,7 @@ func signalHelp() string {
 	return b.String()
 }
 
-// help prints the help of a command in the manner of a manual page.
+// help prints the help of a command in the form of a manual page.
 func (a *app) help(cmd *cobra.Command, _ []string) {
 	var b strings.Builder
 	color := colored(os.Stdout)
@@ -111,13 +112,13 @@ func (a *app) help(cmd *cobra.Command, _ []string) {
 	variables := environment
 	if cmd.Name() == "run" {
 		section("SIGNALS", signalHelp())
-		variables += "\n\nThe command gets, and no lock run ever reads:" + heldHelp
+		variables += "\n\nThe command gets these, which lock run never reads:" + heldHelp
 	}
 	section("ENVIRONMENT", variables)
 	fmt.Fprint(a.out, strings.TrimSuffix(b.String(), "\n"))
 }
 
-// unindent takes out what pflag puts before the flags.
+// unindent removes the indentation that pflag adds.
 func unindent(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {
@@ -126,7 +127,7 @@ func unindent(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// wrap breaks the paragraphs of a text anew. Those that are indented stay as they are.
+// wrap rewraps the paragraphs of a text, except those that are indented.
 func wrap(s string, most int) string {
 	var b strings.Builder
 	for i, paragraph := range strings.Split(s, "\n\n") {

@@ -10,24 +10,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A reaction says what becomes of a signal that lock run gets.
+// A reaction is what happens when lock run gets a signal.
 type reaction struct{ signal, state, command, lock, exit string }
 
-// reactions is the table. The README has it, and there is a test for each row.
+// reactions has a row for each case. The README shows them, and each has a test.
 var reactions = []reaction{
 	{"INT, TERM, HUP, QUIT, USR1, USR2", "before the command", "never begins",
 		"given back, the tick is free", "128 + N"},
-	{"TERM, HUP, INT, QUIT", "it runs", "gets it, then CONT: also if it is stopped",
-		"kept until it has ended", "the command's"},
+	{"TERM, HUP, INT, QUIT", "it runs", "gets it, then CONT in case it is stopped",
+		"kept until it ends", "the command's"},
 	{"USR1, USR2, CONT", "it runs", "gets it", "kept", "the command's"},
 	{"TSTP", "it runs, without a terminal", "gets it", "kept and renewed", "the command's"},
-	{"INT, QUIT by a key", "it runs at a terminal", "has it from the terminal, once", "kept",
+	{"INT, QUIT by a key", "it runs at a terminal", "gets it from the terminal, once", "kept",
 		"the command's"},
-	{"TSTP by a key", "it runs at a terminal", "has it from the terminal; if it stops, so do we",
+	{"TSTP by a key", "it runs at a terminal", "gets it from the terminal; lock run stops with it",
 		"kept, not renewed until fg", "the command's; 82 if fg comes too late"},
 	{"INT, QUIT by kill", "in a terminal's foreground",
-		"does not get it: use TERM (it can't be told from a key)", "kept", "the command's"},
-	{"INT, TERM, HUP, QUIT", "the lock is lost", "gets it; after --grace KILL all the same",
+		"doesn't get it: use TERM (kill looks like a key)", "kept", "the command's"},
+	{"INT, TERM, HUP, QUIT", "the lock is lost", "gets it, and KILL after --grace",
 		"lost", "82"},
 	{"INT, TERM, HUP, QUIT", "it has left processes running", "they get it",
 		"kept until they have gone", "the command's"},
@@ -36,14 +36,14 @@ var reactions = []reaction{
 	{"STOP", "it runs", "killed by the guard before the lock expires", "expires",
 		"82 after CONT"},
 	{"KILL", "it runs", "killed by the guard at once", "expires", "137"},
-	{"PIPE", "ever", "is told nothing", "kept", "the command's"},
+	{"PIPE", "ever", "doesn't get it", "kept", "the command's"},
 }
 
-// catch catches the signals that the command shall have. Those that we were started to ignore, as
-// by nohup, it ignores too.
+// catch catches the signals that are meant for the command. Those that this process was started to
+// ignore, as by nohup, stay ignored.
 func catch() chan os.Signal {
 	signals := make(chan os.Signal, 16)
-	// That nobody reads our messages any more is no reason to die, and with us the command.
+	// A reader of our messages that goes away must not end the command.
 	if !signal.Ignored(unix.SIGPIPE) {
 		signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	}
@@ -52,8 +52,8 @@ func catch() chan os.Signal {
 	return signals
 }
 
-// catchJobControl catches those that stop and continue, of which a lock run that has no command
-// yet makes what everybody does.
+// catchJobControl catches the signals that stop and continue. Before the command begins, they keep
+// their default action.
 func catchJobControl(signals chan os.Signal) { notify(signals, unix.SIGTSTP, unix.SIGCONT) }
 
 func notify(signals chan os.Signal, all ...syscall.Signal) {
@@ -64,10 +64,9 @@ func notify(signals chan os.Signal, all ...syscall.Signal) {
 	}
 }
 
-// A tty is the terminal that controls us, if there is one: a person may be sitting there. A
-// command then stays in our process group, which is the one that can read from the terminal and
-// gets its Ctrl-C and Ctrl-Z, together with whatever else is in the pipeline. Otherwise it gets a
-// group of its own.
+// A tty is the controlling terminal, if there is one. The command then stays in our process group,
+// which can read from the terminal and gets Ctrl-C and Ctrl-Z. Otherwise it gets a group of its
+// own.
 type tty struct{ *os.File }
 
 func openTTY() tty {
@@ -78,15 +77,15 @@ func openTTY() tty {
 	return tty{f}
 }
 
-// foreground reports whether what is typed comes to our process group.
+// foreground reports whether our process group is the terminal's foreground group.
 func (t tty) foreground() bool {
 	group, err := unix.IoctlGetInt(int(t.Fd()), unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
 }
 
-// relay passes a signal on to the command, or when that has ended, to what it has left. It returns
-// the processes that can't get it. What a key of the terminal sends, the terminal has sent to the
-// command, too.
+// relay passes a signal on to the command or, after its end, to the processes that it left. It
+// returns those that can't be signalled. A signal from a key is not passed on: the terminal has
+// sent it to the command, too.
 func (c *child) relay(sig syscall.Signal, at tty) (immune []int) {
 	send := c.pass
 	if c.exited {
@@ -101,7 +100,7 @@ func (c *child) relay(sig syscall.Signal, at tty) (immune []int) {
 	immune = send(sig)
 	switch sig {
 	case unix.SIGTERM, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT:
-		send(unix.SIGCONT) // what is stopped would not hear it
+		send(unix.SIGCONT) // a stopped process would not handle the signal
 	}
 	return immune
 }
