@@ -65,13 +65,13 @@ func (le *Lease) fences(tx Transaction) error {
 		return nil
 	}
 	if store.Absent(tx) {
-		return errors.New("there is no transaction: it is nil")
+		return errors.New("the transaction is nil")
 	}
 	// What can begin a transaction is none, unless it can end one, too. The signatures of those
 	// that wrap
 	// *sql.DB differ.
 	if _, begins := reflect.TypeOf(tx).MethodByName("BeginTx"); begins && !store.IsTransaction(tx) {
-		return fmt.Errorf("a %T is not a transaction: nothing would be locked", tx)
+		return fmt.Errorf("a %T is not a transaction: pass a *sql.Tx", tx)
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ var ErrLost = errors.New("the lease is lost")
 // ErrReleased is in the chain of the errors of the methods of a [Lease] that has been released.
 var ErrReleased = errors.New("the lease is released")
 
-var errNoLease = errors.New("there is no lease: it is nil, as LeaseFrom is outside of a Run")
+var errNoLease = errors.New("the lease is nil, as LeaseFrom returns it outside of a Run")
 
 // ErrUnauthorised is the error of a [Lock.Lock] or [Lock.Unlock] that was refused because another
 // holds the lock. It is returned as *ErrUnauthorised, unwrapped.
@@ -122,9 +122,9 @@ type ErrTickAhead struct {
 
 // Error names the component, the job and the tick.
 func (e *ErrTickAhead) Error() string {
-	return fmt.Sprintf("lock: %s %s: the tick %s is %v ahead of the clock of the database: "+
-		"set the clock of this instance", e.request.Operation, e.request.Lock(), tickName(e.tick),
-		e.by.Round(time.Millisecond))
+	return fmt.Sprintf("lock: %s %s: the tick %s is %v ahead of the database's clock: "+
+		"set the clock of this instance, or correct the tick", e.request.Operation,
+		e.request.Lock(), tickName(e.tick), e.by.Round(time.Millisecond))
 }
 
 // By returns by how much the tick lies ahead of the database's clock.
@@ -152,7 +152,8 @@ func validTTL(what string, d time.Duration) error {
 	case d < 0:
 		return fmt.Errorf("%s, %v, is negative; 0 means that the lock never expires", what, d)
 	case d > 0 && d < time.Microsecond:
-		return fmt.Errorf("%s, %v, is less than a microsecond: is its unit missing?", what, d)
+		return fmt.Errorf("%s, %v, is less than a microsecond: give it a unit, such as time.Second",
+			what, d)
 	}
 	return nil
 }

@@ -90,21 +90,22 @@ func (j Job) check() error {
 	}
 	switch ttl := cmp.Or(j.TTL, defaultTTL); {
 	case j.JobName == "":
-		return errors.New("the JobName of the Job is required")
+		return errors.New("Job.JobName is required")
 	case j.Margin >= ttl:
-		return fmt.Errorf("Job.Margin, %v, leaves nothing of Job.TTL, %v", j.Margin, ttl)
+		return fmt.Errorf("Job.Margin, %v, must be less than Job.TTL, %v", j.Margin, ttl)
 	case j.Tick.IsZero() && j.RetryFailed:
-		return errors.New("the RetryFailed of a Job is for a job with a Tick")
+		return errors.New("Job.RetryFailed needs a Job.Tick")
 	case j.Tick.IsZero():
 		return nil
 	case j.JobID != "":
-		return errors.New("a Job with a Tick has no JobID: the tick names the run")
+		return errors.New("Job.JobID must be empty if Job.Tick is set: the tick names the run")
 	case j.Tick.Nanosecond() != 0:
-		return fmt.Errorf("Job.Tick, %v, is not in whole seconds: round it alike everywhere", j.Tick)
+		return fmt.Errorf("Job.Tick, %v, is not in whole seconds: round it alike on all instances",
+			j.Tick)
 	case j.Tick.UTC().Year() < 1 || j.Tick.UTC().Year() > 9999:
 		return fmt.Errorf("Job.Tick, %v, is not in the years 1 to 9999", j.Tick)
 	case j.Spacing > 0:
-		return errors.New("a Job has a Tick or a Spacing, not both")
+		return errors.New("Job.Tick and Job.Spacing can't both be set")
 	}
 	return nil
 }

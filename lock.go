@@ -130,7 +130,7 @@ func (l *Lock) begin(ctx context.Context, r store.Request) error {
 	switch r.Operation {
 	case "Lock", "Unlock":
 		if r.ComponentID == "" && r.JobID == "" {
-			return r.Wrap(errors.New("both IDs are empty: nobody could tell the holders apart"))
+			return r.Wrap(errors.New("both IDs are empty: one of them must identify the holder"))
 		}
 	}
 	return r.Wrap(ctx.Err())

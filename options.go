@@ -92,13 +92,13 @@ func (o Options) check() error {
 	case p.Attempts < 0 || p.Backoff < 0 || p.MaxBackoff < 0 || p.AttemptTimeout < 0:
 		return fmt.Errorf("the retry policy %+v has a negative value", p)
 	case o.Clock != nil:
-		return errors.New("Options.Clock is for NewMemory: the clock of the database counts")
+		return errors.New("Options.Clock is for NewMemory only: a database uses its own clock")
 	}
 	switch o.Dialect {
 	case "", PostgreSQL, CockroachDB, SQLite:
 		return nil
 	}
-	return fmt.Errorf("the dialect %q is unknown: it is %q, %q, %q or empty",
+	return fmt.Errorf("the dialect %q is unknown: it must be %q, %q, %q or empty",
 		o.Dialect, PostgreSQL, CockroachDB, SQLite)
 }
 
@@ -122,7 +122,8 @@ func (o Options) table() (string, error) {
 			return "", fmt.Errorf("the name of the %s, %q, is longer than 63 bytes: "+
 				"PostgreSQL would cut it off", part.what, name)
 		case slices.Contains(reserved, name) && o.Schema == "":
-			return "", fmt.Errorf("the name of the table, %q, is reserved, unless the schema is named", name)
+			return "", fmt.Errorf("the name of the table, %q, is reserved: set Options.Schema, "+
+				"or choose another name", name)
 		case strings.Contains(name, "$lock$"):
 			return "", fmt.Errorf("the name of the %s, %q, has $lock$ in it", part.what, name)
 		default:

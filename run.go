@@ -41,7 +41,8 @@ func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
 		return nil, r.Wrap(err)
 	}
 	if t, ok := l.store.(*store.Table); ok && t.InTransaction() {
-		return nil, r.Wrap(errors.New("a lease needs a Storage that is not a transaction"))
+		return nil, r.Wrap(errors.New("a lease can't be renewed in a transaction: " +
+			"use a Lock on the *sql.DB"))
 	}
 	asked := time.Now()
 	job = job.fill(asked)

@@ -321,7 +321,7 @@ func TestLease_nil(t *testing.T) {
 		for _, err := range []error{lease.Err(), lease.Renew(ctx), lease.Release(ctx),
 			lease.GiveBack(ctx),
 			lease.Check(ctx, nil), context.Cause(lease.Context())} {
-			require.ErrorContains(t, err, "no lease", name)
+			require.ErrorContains(t, err, "the lease is nil", name)
 		}
 		require.Zero(t, lease.Token())
 		require.Zero(t, lease.Job())
@@ -333,20 +333,20 @@ func TestJob_invalid(t *testing.T) {
 	tick := time.Date(2026, 3, 29, 2, 0, 0, 0, time.UTC)
 	l := lock.NewMemory(lock.Options{})
 	for says, j := range map[string]lock.Job{
-		"JobName of the Job is required": {ComponentName: "c"},
-		"Job.TTL":                        {JobName: "j", TTL: -1},
-		"microsecond":                    {JobName: "j", TTL: 30},
-		"Job.Margin, -1":                 {JobName: "j", Margin: -1},
-		"leaves nothing":                 {JobName: "j", Margin: time.Minute},
-		"Job.Wait":                       {JobName: "j", Wait: -1},
-		"Job.Poll":                       {JobName: "j", Poll: -1},
-		"Job.TickAhead":                  {JobName: "j", TickAhead: -1},
-		"Job.Spacing":                    {JobName: "j", Spacing: -1},
-		"RetryFailed":                    {JobName: "j", RetryFailed: true},
-		"no JobID":                       {JobName: "j", Tick: tick, JobID: "1"},
-		"whole seconds":                  {JobName: "j", Tick: tick.Add(time.Millisecond)},
-		"years 1 to 9999":                {JobName: "j", Tick: tick.AddDate(9000, 0, 0)},
-		"not both":                       {JobName: "j", Tick: tick, Spacing: time.Hour},
+		"Job.JobName is required": {ComponentName: "c"},
+		"Job.TTL":                 {JobName: "j", TTL: -1},
+		"microsecond":             {JobName: "j", TTL: 30},
+		"Job.Margin, -1":          {JobName: "j", Margin: -1},
+		"must be less":            {JobName: "j", Margin: time.Minute},
+		"Job.Wait":                {JobName: "j", Wait: -1},
+		"Job.Poll":                {JobName: "j", Poll: -1},
+		"Job.TickAhead":           {JobName: "j", TickAhead: -1},
+		"Job.Spacing":             {JobName: "j", Spacing: -1},
+		"RetryFailed":             {JobName: "j", RetryFailed: true},
+		"must be empty":           {JobName: "j", Tick: tick, JobID: "1"},
+		"whole seconds":           {JobName: "j", Tick: tick.Add(time.Millisecond)},
+		"years 1 to 9999":         {JobName: "j", Tick: tick.AddDate(9000, 0, 0)},
+		"both be set":             {JobName: "j", Tick: tick, Spacing: time.Hour},
 	} {
 		_, err := l.Acquire(context.Background(), j)
 		require.ErrorContains(t, err, says)

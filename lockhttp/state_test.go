@@ -280,9 +280,9 @@ func TestState_no_database(t *testing.T) {
 		l    *lock.Lock
 		says string
 	}{
-		{"no lock", nil, "there is no Storage"},
-		{"the zero lock", &lock.Lock{}, "there is no Storage"},
-		{"no Storage", lock.New(nil), "there is no Storage"},
+		{"no lock", nil, "there is no database"},
+		{"the zero lock", &lock.Lock{}, "there is no database"},
+		{"no Storage", lock.New(nil), "there is no database"},
 		{"a Storage that can't list", lock.New(doesNothing{}), "neither QueryContext nor Query"},
 		{"a Storage that panics", lock.New(broken{}), "the Storage panicked: out of order"},
 	} {

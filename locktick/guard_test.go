@@ -95,7 +95,7 @@ func TestGuard_Run_outcome(t *testing.T) {
 					return noon.Add(-24 * time.Hour)
 				}})
 			},
-			outcome: locktick.Ahead, says: "24h0m0s ahead of the clock of the database",
+			outcome: locktick.Ahead, says: "24h0m0s ahead of the database's clock",
 		},
 		"it is disabled": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
@@ -106,7 +106,7 @@ func TestGuard_Run_outcome(t *testing.T) {
 		},
 		"there is no database": {
 			before:  func(t *testing.T, l *lock.Lock, g *locktick.Guard) { g.Lock = lock.New(nil) },
-			outcome: locktick.Failed, says: "no Storage",
+			outcome: locktick.Failed, says: "no database",
 		},
 		"the job is wrong": {
 			before:  func(t *testing.T, l *lock.Lock, g *locktick.Guard) { g.Job.TTL = -1 },

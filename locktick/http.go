@@ -174,7 +174,7 @@ func (g Guard) answer(w http.ResponseWriter, r Result) {
 	case Disabled:
 		status = http.StatusConflict
 	case Ahead:
-		status, b.Error = http.StatusTooEarly, "the tick lies ahead of the clock of the database"
+		status, b.Error = http.StatusTooEarly, "the tick is ahead of the database's clock"
 	case Stopped:
 		status, b.Error = http.StatusServiceUnavailable, "the run was stopped"
 	default:

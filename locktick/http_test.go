@@ -109,7 +109,7 @@ func TestGuard_Handler(t *testing.T) {
 				"instance says why"},
 		},
 		"the tick lies ahead": {tick: "9000-01-01T00:00:00Z", status: 425, outcome: "ahead",
-			body: map[string]string{"error": "the tick lies ahead of the clock of the database"}},
+			body: map[string]string{"error": "the tick is ahead of the database's clock"}},
 		"the tick is missing": {status: 400, outcome: "bad request",
 			body: map[string]string{"error": "the header Tick, which names the tick, is missing"}},
 		"the tick is no time": {tick: "noon", status: 400, outcome: "bad request",

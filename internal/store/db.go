@@ -71,7 +71,7 @@ func query(ctx context.Context, db DB, text string) (*sql.Rows, error) {
 	}); ok {
 		return q.Query(text)
 	}
-	return nil, errors.New("the Storage has neither QueryContext nor Query")
+	return nil, errors.New("the Storage has neither QueryContext nor Query: use the *sql.DB")
 }
 
 // Absent reports whether there is no database behind v: services hand over a nil Storage, or a nil

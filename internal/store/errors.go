@@ -17,14 +17,14 @@ var ErrOutcomeUnknown = errors.New("the outcome is unknown: " +
 	"repeat the call with the same IDs to settle it")
 
 // ErrNoStorage is the error of a call without a database.
-var ErrNoStorage = errors.New("there is no Storage: New was given none, or was not called")
+var ErrNoStorage = errors.New("there is no database: New got a nil Storage, or was not called")
 
 var (
-	errNoRow  = errors.New("the Storage returned no row: it is one that does nothing")
+	errNoRow  = errors.New("the Storage returned a nil *sql.Row: use a database or a NoopLocker")
 	errHidden = errors.New("row-level security is active on the table and may hide the row: " +
 		"disable it, or give the role BYPASSRLS")
 
-	errRaced   = errors.New("the row changes under every attempt")
+	errRaced   = errors.New("the row changed during every attempt: try again")
 	errLearned = errors.New("the server is of another kind")
 )
 

@@ -70,7 +70,7 @@ func NewTable(db DB, c Config) (t *Table) {
 	case t.inTransaction:
 		t.createErr = errors.New("no table is created in a transaction: call New once with the *sql.DB")
 	case t.noDDL:
-		t.createErr = errors.New("Options.NoDDL forbids to create it")
+		t.createErr = errors.New("Options.NoDDL is set: create it by a migration")
 	default:
 		t.createErr = t.createWithin(createTimeout)
 	}

@@ -61,7 +61,7 @@ func TestLock_Lock_missingPrivileges(t *testing.T) {
 			require.Contains(t, said, `permission denied for schema public`)
 			said = call(noDDL)
 			require.Contains(t, said, `relation "locks" does not exist`)
-			require.Contains(t, said, `Options.NoDDL forbids to create it`)
+			require.Contains(t, said, `Options.NoDDL is set`)
 
 			lock.New(admin)
 			for _, right := range []string{"SELECT", "INSERT", "UPDATE"} {
