@@ -37,7 +37,7 @@ func TestLease_Check_needsATransaction(t *testing.T) {
 		var nothing *sql.Tx
 		for _, none := range []lock.Transaction{nil, nothing} {
 			err := lease.Check(t.Context(), none)
-			require.ErrorContains(t, err, "no transaction")
+			require.ErrorContains(t, err, "the transaction is nil")
 			require.NotErrorIs(t, err, lock.ErrLost)
 		}
 		for name, some := range map[string]lock.Transaction{
