@@ -13,7 +13,7 @@ import (
 // A reaction is what happens when lock run gets a signal.
 type reaction struct{ signal, state, command, lock, exit string }
 
-// reactions has a row for each case. The README shows them, and each has a test.
+// reactions has a row for each case, which lock run --help shows and a test tries.
 var reactions = []reaction{
 	{"INT, TERM, HUP, QUIT, USR1, USR2", "before the command", "never begins",
 		"given back, the tick is free", "128 + N"},
