@@ -9,19 +9,18 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// Transaction is what [Lease.Check] needs of a transaction: *sql.Tx is one.
+// Transaction is the part of a transaction that [Lease.Check] needs. *sql.Tx is one.
 type Transaction = store.Transaction
 
-// Check makes sure, within the transaction in which the job writes its results, that this lease
-// holds the lock and goes on holding it until the transaction ends: it locks the row. The
-// transaction of a job that has lost its lock can't commit then, even if the job doesn't know
-// yet. tx must be a transaction of the same database. If the lease is lost, the error matches
-// [ErrLost]; after any error the transaction must be rolled back.
+// Check makes sure that this lease holds the lock until the transaction ends: it locks the row.
+// Call it in the transaction in which the job writes its results, which must be one of the same
+// database. If the job has lost its lock, even if it doesn't know yet, Check fails. If the lease
+// is lost, the error matches [ErrLost]. After any error, roll the transaction back.
 //
-// Until the transaction ends, the lease can't be renewed, nor another take over: call Check at
-// its end, just before Commit. At the isolation levels REPEATABLE READ and SERIALIZABLE it may
+// Until the transaction ends, the lease can't be renewed and nobody can take the lock over, so
+// call Check just before Commit. At the isolation levels REPEATABLE READ and SERIALIZABLE it may
 // fail with the database's serialization error, like any statement; then repeat the transaction.
-// A lease in memory is checked at this moment, and tx is not used.
+// In memory, Check compares at that moment and does not use tx.
 func (le *Lease) Check(ctx context.Context, tx Transaction) error {
 	if le == nil {
 		return errNoLease
@@ -59,7 +58,7 @@ func (le *Lease) term() store.Term {
 	return le.state.Term()
 }
 
-// fences finds what keeps a transaction from fencing anything.
+// fences returns an error if tx can't fence anything.
 func (le *Lease) fences(tx Transaction) error {
 	if _, table := le.l.store.(*store.Table); !table {
 		return nil
@@ -67,9 +66,8 @@ func (le *Lease) fences(tx Transaction) error {
 	if store.Absent(tx) {
 		return errors.New("the transaction is nil")
 	}
-	// What can begin a transaction is none, unless it can end one, too. The signatures of those
-	// that wrap
-	// *sql.DB differ.
+	// What can begin a transaction is not one, unless it can end one, too. The signatures of
+	// types that wrap *sql.DB differ.
 	if _, begins := reflect.TypeOf(tx).MethodByName("BeginTx"); begins && !store.IsTransaction(tx) {
 		return fmt.Errorf("a %T is not a transaction: pass a *sql.Tx", tx)
 	}

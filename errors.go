@@ -10,27 +10,26 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// ErrOutcomeUnknown is in the chain of an error (see [errors.Is]) after which nobody can tell
-// whether the call took effect: the connection broke, or the context ended, after a statement
-// that writes was sent. The same call with the same IDs, repeated, settles it.
+// ErrOutcomeUnknown is matched by the error of a call that may or may not have taken effect: the
+// connection broke, or the context ended, after a statement that writes was sent. Repeat the call
+// with the same IDs to settle it.
 var ErrOutcomeUnknown = store.ErrOutcomeUnknown
 
-// ErrRefused is matched (see [errors.Is]) by the three refusals: *[ErrUnauthorised],
-// *[ErrDisabled] and
+// ErrRefused is matched by the three refusals: *[ErrUnauthorised], *[ErrDisabled] and
 // *[ErrAlreadyRun].
 var ErrRefused = errors.New("refused")
 
-// ErrLost is in the chain of the cause (see [context.Cause]) with which the context of a [Lease]
-// ends when the lease is lost, and in the chain of the errors of its methods from then on.
+// ErrLost is matched by the errors of a [Lease] that is lost, and by the cause of its context
+// (see [context.Cause]).
 var ErrLost = errors.New("the lease is lost")
 
-// ErrReleased is in the chain of the errors of the methods of a [Lease] that has been released.
+// ErrReleased is matched by the errors of a [Lease] that has been released.
 var ErrReleased = errors.New("the lease is released")
 
 var errNoLease = errors.New("the lease is nil, as LeaseFrom returns it outside of a Run")
 
-// ErrUnauthorised is the error of a [Lock.Lock] or [Lock.Unlock] that was refused because another
-// holds the lock. It is returned as *ErrUnauthorised, unwrapped.
+// ErrUnauthorised is the error of a call that was refused because another holds the lock. It is
+// returned as *ErrUnauthorised, unwrapped.
 type ErrUnauthorised struct {
 	request store.Request
 	holder  Holder
@@ -54,9 +53,8 @@ func (e *ErrUnauthorised) JobName() string { return e.request.JobName }
 // Holder returns who holds the lock.
 func (e *ErrUnauthorised) Holder() Holder { return e.holder }
 
-// ErrAlreadyRun is the error of a [Lock.Acquire] that was refused because the tick of its job, or
-// a later one, is being run or has been, or because [Job.Spacing] has not passed. It is returned
-// as
+// ErrAlreadyRun is the error of a [Lock.Acquire] that was refused because this tick, or a later
+// one, is being run or has been run, or because [Job.Spacing] has not passed. It is returned as
 // *ErrAlreadyRun, unwrapped.
 type ErrAlreadyRun struct {
 	request store.Request
@@ -83,15 +81,15 @@ func (e *ErrAlreadyRun) ComponentName() string { return e.request.ComponentName 
 // JobName returns the name of the job.
 func (e *ErrAlreadyRun) JobName() string { return e.request.JobName }
 
-// Last returns who has run the job, or runs it now.
+// Last returns the holder that ran the job last, or runs it now.
 func (e *ErrAlreadyRun) Last() Holder { return e.last }
 
-// Running reports whether the run of Last was under way. What becomes of it is open: if its
-// instance dies, the tick can be run again once its lock has expired.
+// Running reports whether the run of Last was still under way. If its instance dies, the tick can
+// be run again once the lock has expired.
 func (e *ErrAlreadyRun) Running() bool { return e.running }
 
-// ErrDisabled is the error of a [Lock.Lock] that was refused because the job is disabled. It is
-// returned as *ErrDisabled, unwrapped.
+// ErrDisabled is the error of a call that was refused because the job is disabled. It is returned
+// as *ErrDisabled, unwrapped.
 type ErrDisabled struct {
 	request store.Request
 }
@@ -111,7 +109,7 @@ func (e *ErrDisabled) ComponentName() string { return e.request.ComponentName }
 // JobName returns the name of the job that is disabled.
 func (e *ErrDisabled) JobName() string { return e.request.JobName }
 
-// ErrTickAhead is the error of a [Lock.Acquire] whose [Job.Tick] lies further ahead of the
+// ErrTickAhead is the error of a [Lock.Acquire] whose [Job.Tick] is further ahead of the
 // database's clock than [Job.TickAhead]: the clock of this instance is fast, or the tick is
 // wrong. Nothing was written. It is returned as *ErrTickAhead, unwrapped. It is not a refusal.
 type ErrTickAhead struct {
@@ -127,10 +125,10 @@ func (e *ErrTickAhead) Error() string {
 		e.request.Lock(), tickName(e.tick), e.by.Round(time.Millisecond))
 }
 
-// By returns by how much the tick lies ahead of the database's clock.
+// By returns how far the tick is ahead of the database's clock.
 func (e *ErrTickAhead) By() time.Duration { return e.by }
 
-// valid finds what no database could hold.
+// valid returns an error if no database can hold a name or an ID.
 func valid(r store.Request) error {
 	for _, part := range []struct{ what, s string }{
 		{"component name", r.ComponentName}, {"component ID", r.ComponentID},
@@ -146,7 +144,7 @@ func valid(r store.Request) error {
 	return nil
 }
 
-// validTTL finds a duration after which a lock can't expire.
+// validTTL returns an error if a lock can't expire after d.
 func validTTL(what string, d time.Duration) error {
 	switch {
 	case d < 0:

@@ -8,7 +8,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// EventKind is what happened.
+// EventKind is the kind of an [Event].
 type EventKind string
 
 // The kinds of an [Event].
@@ -25,7 +25,7 @@ const (
 	Failed    EventKind = "failed" // neither done nor refused: Event.Err
 )
 
-// Event tells the outcome of a call, or what has become of a lease.
+// Event is the outcome of a call, or a change of a lease.
 type Event struct {
 	Kind EventKind
 	// Operation is Lock, Unlock, Enable, Disable, Acquire, Renew, Release, GiveBack, ForceRelease
@@ -43,7 +43,7 @@ type Event struct {
 	Err           error         // Refused, Lost, Failed
 }
 
-// Observers returns an observer that calls each of the given ones in turn. A nil one is left out.
+// Observers returns an observer that calls the given ones in turn. Nil ones are skipped.
 func Observers(all ...func(context.Context, Event)) func(context.Context, Event) {
 	return func(ctx context.Context, e Event) {
 		for _, observe := range all {
@@ -54,7 +54,7 @@ func Observers(all ...func(context.Context, Event)) func(context.Context, Event)
 	}
 }
 
-// tell tells the observer and the logger. No mutex may be held, since an observer may call
+// tell calls the observer and the logger. No mutex may be held, since an observer may call
 // anything.
 func (l *Lock) tell(ctx context.Context, r store.Request, e Event) {
 	e.Operation, e.ComponentName, e.JobName = r.Operation, r.ComponentName, r.JobName
@@ -79,7 +79,7 @@ func (e Event) level() slog.Level {
 	return slog.LevelInfo
 }
 
-// attrs returns what is known, for a logger.
+// attrs returns the attributes for a logger.
 func (e Event) attrs() []slog.Attr {
 	attrs := []slog.Attr{slog.String("operation", e.Operation),
 		slog.String("component", e.ComponentName), slog.String("job", e.JobName)}

@@ -16,21 +16,21 @@ type Job struct {
 	ComponentName string // the fleet
 	JobName       string // what it does one at a time; required
 
-	// ComponentID is the instance. "" means the host's name, the process ID and something random.
-	// If the job has a Tick, something random is added: no two runs of a tick are ever one
+	// ComponentID is the instance. "" means the host name, the process ID and something random.
+	// With a Tick, something random is always appended, so that no two runs of a tick are one
 	// holder.
 	ComponentID string
 	// JobID is the run. "" means the time at which it is asked for, in UTC, and something random.
-	// Together with ComponentID it says who holds the lock: no two runs that may be under way at
-	// once may have both in common, not even in one process. It must be "" if the job has a Tick.
+	// Together with ComponentID it identifies the holder: no two runs that may overlap may have
+	// both in common, not even in one process. It must be "" if the job has a Tick.
 	JobID string
 
-	// TTL is how long the lock outlives its last renewal. It is renewed every third of that. If
-	// the holder dies, the others have to wait for as long. 0 means a minute. Forever means that
-	// it never expires.
+	// TTL is how long the lock outlives its last renewal; it is renewed every third of that. If
+	// the holder dies, the others wait for as long. 0 means a minute. Forever means that the lock
+	// never expires.
 	TTL time.Duration
-	// Margin is how long before the end of the TTL a lease counts as lost that could not be
-	// renewed. It covers the time that the job needs to stop, and the difference of the clocks of
+	// Margin is how long before the end of the TTL a lease that could not be renewed counts as
+	// lost. It covers the time that the job needs to stop, and the difference of the clocks of
 	// the database's servers. 0 means a tenth of the TTL.
 	Margin time.Duration
 
@@ -38,30 +38,30 @@ type Job struct {
 	// as long as the context. A release in this process is seen at once, one in another process
 	// at the next look, or at once with [Options.Notifier].
 	Wait time.Duration
-	// Poll is the time between two looks at a lock that is waited for. The first ones are
-	// shorter, each has ±50% jitter, and one is made when the holder's lock expires. Of those who
-	// wait in one process, only the first looks as often. 0 means a second, 15 seconds with a
-	// Notifier, 4 milliseconds with SQLite.
+	// Poll is the time between two looks at the lock while waiting, with ±50% jitter. The first
+	// looks follow sooner, and one is made when the holder's lock expires. Of the waiters in a
+	// process, only the first looks this often. 0 means a second, 15 seconds with a Notifier, 4
+	// milliseconds with SQLite.
 	Poll time.Duration
 
-	// Tick is the scheduled time of a run that happens once over the fleet, in whole seconds. The
+	// Tick is the scheduled time of a run that happens once in the fleet, in whole seconds. The
 	// zero time means that the run is no tick. Acquire returns an *[ErrAlreadyRun] if this tick
-	// or a later one is being run or has been, however long ago. A tick whose run never ended,
-	// because its instance died, can be run again once its lock has expired. In the row, the job
-	// ID is the tick. A job should have a tick on each run or on none.
+	// or a later one is being run or has been run, however long ago. If the instance of a run
+	// dies, its tick can be run again once the lock has expired. The tick is the job ID in the
+	// row. A job should have a tick in each run or in none.
 	Tick time.Time
-	// TickAhead is how far the tick may lie ahead of the database's clock. Acquire returns an
-	// *[ErrTickAhead] for one that is further ahead, so that a fast clock can't silence a
-	// schedule. 0 means a minute.
+	// TickAhead is how far the tick may be ahead of the database's clock. For one further ahead,
+	// Acquire returns an *[ErrTickAhead], so that a fast clock can't silence a schedule. 0 means
+	// a minute.
 	TickAhead time.Duration
 	// RetryFailed leaves the tick free if its run fails: if the function of [Lock.Run] returns an
-	// error or panics. Otherwise a run that began counts, whatever came of it.
+	// error or panics. Otherwise a run that began counts, even if it failed.
 	RetryFailed bool
 	// Spacing is the least time between two runs, for jobs without ticks: Acquire returns an
 	// *[ErrAlreadyRun] if the last run's lock was acquired, or last renewed, less than that ago.
 	Spacing time.Duration
 
-	// StopWhenDisabled makes the lease be lost when the job is disabled. Otherwise a run that has
+	// StopWhenDisabled makes the lease lost when the job is disabled. Otherwise a run that has
 	// begun goes on.
 	StopWhenDisabled bool
 }
@@ -110,7 +110,7 @@ func (j Job) check() error {
 	return nil
 }
 
-// fill fills in what a Job leaves out. now is when it is asked for.
+// fill returns the Job with its defaults. now is when it is asked for.
 func (j Job) fill(now time.Time) Job {
 	j.TTL = cmp.Or(j.TTL, defaultTTL)
 	if j.Margin == 0 && j.TTL != Forever {

@@ -49,7 +49,7 @@ func (le *Lease) changed() {
 	}
 }
 
-// lose ends the lease, unless it has ended, and tells so.
+// lose ends the lease as lost, unless it has ended.
 func (le *Lease) lose(why error) {
 	le.mu.Lock()
 	first := le.ended == nil && le.ctx.Err() == nil
@@ -65,7 +65,7 @@ func (le *Lease) lose(why error) {
 	}
 }
 
-// event returns what the observer is told of the lease.
+// event returns an event of the lease.
 func (le *Lease) event(kind EventKind) Event {
 	return Event{Kind: kind, Token: le.token, TTL: finite(le.job.TTL), Held: time.Since(le.since)}
 }
@@ -82,9 +82,9 @@ func (le *Lease) enter(ctx context.Context) error {
 
 func (le *Lease) leave() { <-le.turn }
 
-// Renew renews the lease now; its TTL begins anew. Nobody has to call it: that is done in the
-// background. An error that matches [ErrLost] or [ErrReleased] is final. After another the lease
-// may still be renewed until its time is up.
+// Renew renews the lease now; its TTL begins anew. It need not be called: leases are renewed in
+// the background. An error that matches [ErrLost] or [ErrReleased] is final. After another error,
+// the lease may still be renewed until its deadline.
 func (le *Lease) Renew(ctx context.Context) error {
 	if le == nil {
 		return errNoLease
@@ -110,7 +110,7 @@ func (le *Lease) Renew(ctx context.Context) error {
 	return err
 }
 
-// renew sends a renewal and notes its answer.
+// renew sends a renewal and records its answer.
 func (le *Lease) renew(ctx context.Context, r store.Request) (store.Result, error) {
 	if err := le.enter(ctx); err != nil {
 		le.mu.Lock()

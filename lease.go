@@ -10,8 +10,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// Lease is a lock that was acquired and is kept. It is safe for concurrent use. The methods of a
-// nil Lease return an error; its Context has ended, and its Token is 0.
+// Lease is an acquired lock that is renewed in the background. It is safe for concurrent use. The
+// methods of a nil Lease return an error; its Context has ended, and its Token is 0.
 type Lease struct {
 	l      *Lock
 	job    Job
@@ -31,11 +31,11 @@ type Lease struct {
 	release releaseDoubt // of the first Release whose outcome is unknown
 }
 
-// A releaseDoubt tells whether a release may have taken effect, unseen, and whether the lease was
+// A releaseDoubt records whether a release may have taken effect, and whether the lease was
 // trusted when it was sent.
 type releaseDoubt struct{ sent, trusted bool }
 
-// newLease makes a Lease of a lock that was asked for at sent and granted, and keeps it.
+// newLease returns the Lease of a lock that was asked for at sent and granted.
 func newLease(ctx context.Context, l *Lock, job Job, unique bool, res store.Result, e Event,
 	sent time.Time) *Lease {
 	le := &Lease{l: l, job: job, token: e.Token, unique: unique, since: sent,
@@ -55,11 +55,11 @@ func newLease(ctx context.Context, l *Lock, job Job, unique bool, res store.Resu
 	return le
 }
 
-// Context returns a context that ends when the lease is lost, when it is released, and when the
-// context given to Acquire ends. If the lease is lost, [context.Cause] matches [ErrLost]; that is
-// before another can hold the lock, by [Job.Margin], unless it was taken away by force. That
-// holds for a process that was stopped, too: its context ends as soon as it goes on. [Lease.Err]
-// is exact even in that moment.
+// Context returns a context that ends when the lease is lost or released, and when the context
+// given to Acquire ends. If the lease is lost, [context.Cause] matches [ErrLost]. The context
+// ends a [Job.Margin] before another can acquire the lock, unless the lock was released by force.
+// In a process that was stopped, it ends as soon as the process continues; [Lease.Err] is exact
+// even at that moment.
 func (le *Lease) Context() context.Context {
 	if le == nil {
 		ctx, cancel := context.WithCancelCause(context.Background())
@@ -69,9 +69,9 @@ func (le *Lease) Context() context.Context {
 	return le.ctx
 }
 
-// Err returns nil while the lease can be trusted: it compares the clock with the deadline at this
-// moment. Otherwise it returns an error that matches [ErrLost] or [ErrReleased], or the cause
-// with which the context given to Acquire has ended.
+// Err returns nil while the lease can be trusted. It compares the present time with the deadline.
+// Otherwise it returns an error that matches [ErrLost] or [ErrReleased], or the cause of the
+// context given to Acquire.
 func (le *Lease) Err() error {
 	if le == nil {
 		return errNoLease
@@ -81,7 +81,7 @@ func (le *Lease) Err() error {
 	return le.err()
 }
 
-// err is Err for who holds the mutex.
+// err is Err with the mutex held.
 func (le *Lease) err() error {
 	switch {
 	case le.ended != nil:
@@ -94,10 +94,9 @@ func (le *Lease) err() error {
 
 var errExpired = fmt.Errorf("%w: it could not be renewed in time", ErrLost)
 
-// Token returns the fencing token of the lease: it is larger than that of every lease of the job
-// before it, and stays when the lease is renewed. It is the lock time of the acquisition in
-// microseconds since
-// 1970.
+// Token returns the fencing token of the lease: the lock time of its acquisition, in microseconds
+// since 1970. It is larger than that of every earlier lease of the job, and a renewal doesn't
+// change it.
 func (le *Lease) Token() int64 {
 	if le == nil {
 		return 0
@@ -105,9 +104,8 @@ func (le *Lease) Token() int64 {
 	return le.token
 }
 
-// TakenFrom returns the holder whose expired lock this lease has taken over: there may be work
-// that it has left half done. It is nil if the lock was free, and if the reply that said so was
-// lost.
+// TakenFrom returns the holder whose expired lock this lease took over; that holder may have left
+// work half done. It is nil if the lock was free, or if the reply that said so was lost.
 func (le *Lease) TakenFrom() *Holder {
 	if le == nil {
 		return nil
@@ -115,7 +113,7 @@ func (le *Lease) TakenFrom() *Holder {
 	return le.from
 }
 
-// Job returns what Acquire was asked for, with what it left out filled in.
+// Job returns the Job given to Acquire, with its defaults filled in.
 func (le *Lease) Job() Job {
 	if le == nil {
 		return Job{}

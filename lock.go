@@ -9,10 +9,10 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// Forever is a TTL after which a lock never expires, and a wait that lasts as long as the context.
+// Forever is a TTL that never ends, and a wait that lasts as long as the context.
 const Forever time.Duration = 1<<63 - 1
 
-// Locker is the four calls of the 2018 package. *[Lock] and *[NoopLocker] are Lockers.
+// Locker has the four calls of the 2018 package. *[Lock] and *[NoopLocker] implement it.
 type Locker interface {
 	Disable(componentName, jobName string) error
 	Enable(componentName, jobName string) error
@@ -20,7 +20,7 @@ type Locker interface {
 	Unlock(componentName, componentID, jobName, jobID string) error
 }
 
-// Lock acquires and releases the locks of one table. Make it with [New], [NewWith] or
+// Lock acquires and releases the locks of one table. Create it with [New], [NewWith] or
 // [NewMemory]; the calls of the zero Lock return an error. It is safe for concurrent use if its
 // Storage is, as *sql.DB is.
 type Lock struct {
@@ -29,13 +29,13 @@ type Lock struct {
 	o     Options
 }
 
-// New returns a Lock that keeps its locks in the table locks of s, and creates the table if it is
+// New returns a Lock that keeps its locks in the table locks of s. It creates the table if it is
 // missing.
 //
-// If that fails, or takes longer than five seconds, New returns all the same: the Lock works if
-// the table is there, and if it is not, the first call tries again and its error says why. In a
-// transaction (see [Storage]) New creates nothing, since a statement that fails would abort the
-// transaction. With a nil Storage every call returns an error.
+// If that fails or takes longer than five seconds, New returns all the same. The Lock works if
+// the table exists; otherwise the first call tries again to create it, and its error says why
+// that failed. In a transaction (see [Storage]) New creates nothing, since a failing statement
+// would abort the transaction. With a nil Storage every call returns an error.
 func New(s Storage) *Lock {
 	l, _ := NewWith(s, Options{}) // the zero Options are valid
 	return l
@@ -44,47 +44,49 @@ func New(s Storage) *Lock {
 // Lock acquires the lock of a job for componentID and jobID. It doesn't wait for the lock.
 //
 // The lock is granted if nobody holds it, or if its holder acquired it more than jobMaxDuration
-// ago by the database's clock. 0 and [Forever] mean that it is not taken over, however old it is.
+// ago by the database's clock. 0 and [Forever] mean that it is never taken over.
+//
 // If the caller already holds the lock, Lock returns nil and changes nothing, unless the lock has
-// expired; then it begins anew. So a call whose reply was lost can be repeated, and no two
-// instances may use the same component ID and job ID. At least one of the two must not be empty.
+// expired; then its time begins anew. So a call whose reply was lost can be repeated. No two
+// instances may use the same component ID and job ID, and at least one of the two must not be
+// empty.
 //
 // The time of the lock begins within the call, which may take seconds if the database is busy or
-// away: a job that heeds its longest duration counts it from before the call.
+// away. Count the longest duration of a job from before the call.
 //
-// The error is an *[ErrUnauthorised] that names the holder, an *[ErrDisabled] (for the holder
-// too), or says what else went wrong: a duration that is negative or below a microsecond, a name
-// or ID that no database can hold (a NUL byte, invalid UTF-8), a failing database.
+// The error is an *[ErrUnauthorised] that names the holder; an *[ErrDisabled], for the holder
+// too; or it says what else went wrong: a duration that is negative or below a microsecond, a
+// name or ID that no database can hold (a NUL byte, invalid UTF-8), or a failing database.
 func (l *Lock) Lock(componentName, componentID, jobName, jobID string,
 	jobMaxDuration time.Duration) error {
 	return l.LockContext(store.Background, componentName, componentID, jobName, jobID, jobMaxDuration)
 }
 
-// Unlock releases the lock of a job. It returns nil if componentID and jobID held it, whether the
-// job is enabled or disabled, and if nobody did. If another holds it, Unlock changes nothing and
-// returns an *[ErrUnauthorised] that names it: the caller has taken longer than the longest
-// duration, and somebody has taken over. If another holds it after a reply was lost, the caller
-// may have released it before: then the error is [ErrOutcomeUnknown].
+// Unlock releases the lock of a job. It returns nil if componentID and jobID held it, even if the
+// job is disabled, and if nobody did. If another holds the lock, because the caller took longer
+// than its longest duration and was taken over, Unlock changes nothing and returns an
+// *[ErrUnauthorised]. If a reply was lost before that, the caller may have released the lock, and
+// the error is [ErrOutcomeUnknown].
 func (l *Lock) Unlock(componentName, componentID, jobName, jobID string) error {
 	return l.UnlockContext(store.Background, componentName, componentID, jobName, jobID)
 }
 
-// Enable lets a job be locked again after [Lock.Disable]. Jobs are enabled from the beginning. It
-// doesn't touch a lock that is held.
+// Enable allows a job to be locked again after [Lock.Disable]. Jobs are enabled by default.
+// Enable doesn't change a lock that is held.
 func (l *Lock) Enable(componentName, jobName string) error {
 	return l.EnableContext(store.Background, componentName, jobName)
 }
 
 // Disable keeps everybody from locking a job until [Lock.Enable]: Lock returns an *[ErrDisabled].
-// It doesn't touch a lock that is held; its holder can still unlock it.
+// Disable doesn't change a lock that is held; its holder can still unlock it.
 func (l *Lock) Disable(componentName, jobName string) error {
 	return l.DisableContext(store.Background, componentName, jobName)
 }
 
-// LockContext is [Lock.Lock] within ctx. With a Storage that has ExecContext and QueryRowContext,
-// as *sql.DB has, the end of ctx cancels the statement; with another it is heeded before the call
-// and between its attempts. The error of a call that ctx has cut short matches ctx.Err(), and
-// [ErrOutcomeUnknown] unless the call is known to have changed nothing.
+// LockContext is [Lock.Lock] with a context. If the Storage has ExecContext and QueryRowContext,
+// as *sql.DB has, the end of ctx cancels the statement; otherwise ctx is checked before each
+// attempt. An error because of ctx matches ctx.Err(), and also [ErrOutcomeUnknown] unless the
+// call is known to have changed nothing.
 func (l *Lock) LockContext(ctx context.Context, componentName, componentID, jobName, jobID string,
 	jobMaxDuration time.Duration) error {
 	r := store.Request{Operation: "Lock", ComponentName: componentName, ComponentID: componentID,
@@ -100,26 +102,26 @@ func (l *Lock) LockContext(ctx context.Context, componentName, componentID, jobN
 	return l.ended(ctx, r, event, start, event.Err)
 }
 
-// UnlockContext is [Lock.Unlock] within ctx, which it heeds like [Lock.LockContext].
+// UnlockContext is [Lock.Unlock] with a context, as in [Lock.LockContext].
 func (l *Lock) UnlockContext(ctx context.Context,
 	componentName, componentID, jobName, jobID string) error {
 	return l.release(ctx, store.Request{Operation: "Unlock", ComponentName: componentName,
 		ComponentID: componentID, JobName: jobName, JobID: jobID}, store.Term{})
 }
 
-// EnableContext is [Lock.Enable] within ctx, which it heeds like [Lock.LockContext].
+// EnableContext is [Lock.Enable] with a context, as in [Lock.LockContext].
 func (l *Lock) EnableContext(ctx context.Context, componentName, jobName string) error {
 	return l.enable(ctx, store.Request{Operation: "Enable", ComponentName: componentName,
 		JobName: jobName}, true)
 }
 
-// DisableContext is [Lock.Disable] within ctx, which it heeds like [Lock.LockContext].
+// DisableContext is [Lock.Disable] with a context, as in [Lock.LockContext].
 func (l *Lock) DisableContext(ctx context.Context, componentName, jobName string) error {
 	return l.enable(ctx, store.Request{Operation: "Disable", ComponentName: componentName,
 		JobName: jobName}, false)
 }
 
-// begin finds what keeps a call from being made at all.
+// begin returns an error if a call can't be made at all.
 func (l *Lock) begin(ctx context.Context, r store.Request) error {
 	if l == nil || l.store == nil {
 		return r.Wrap(store.ErrNoStorage)
@@ -136,7 +138,7 @@ func (l *Lock) begin(ctx context.Context, r store.Request) error {
 	return r.Wrap(ctx.Err())
 }
 
-// ended completes the event of a call that began at start, tells it, and returns err.
+// ended completes and tells the event of a call that began at start, and returns err.
 func (l *Lock) ended(ctx context.Context, r store.Request, e Event, start time.Time,
 	err error) error {
 	if e.Err = err; err != nil && e.Kind != Refused {
@@ -147,9 +149,9 @@ func (l *Lock) ended(ctx context.Context, r store.Request, e Event, start time.T
 	return err
 }
 
-// acquire asks for the lock, and returns the outcome as an event, of which nobody has been told.
-// If an attempt of the caller's is in doubt, a lock that the caller holds may be what that
-// attempt acquired.
+// acquire asks for the lock and returns the outcome as an event that is still to be told. If an
+// earlier attempt of the caller is in doubt, a lock that the caller holds may come from that
+// attempt.
 func (l *Lock) acquire(ctx context.Context, r store.Request, cond store.Conditions, doubt bool) (
 	store.Result, Event) {
 	res, err := l.store.Acquire(ctx, r, cond)
@@ -204,8 +206,8 @@ func (l *Lock) release(ctx context.Context, r store.Request, t store.Term) error
 	return l.ended(ctx, r, event, start, err)
 }
 
-// unknown is the error of a release whose first attempt may have released the lock, which has
-// come to be another's since.
+// unknown is the error of a release whose first attempt may have released a lock that another
+// holds now.
 func unknown(r store.Request, rec store.Record) error {
 	now := "nobody holds it now"
 	if rec.Locked {
@@ -230,7 +232,7 @@ func (l *Lock) enable(ctx context.Context, r store.Request, enabled bool) error 
 	return l.ended(ctx, r, event, start, err)
 }
 
-// finite returns a duration as the store takes it, where 0 means without an end.
+// finite converts a duration for the store, where 0 means without an end.
 func finite(d time.Duration) time.Duration {
 	if d == Forever {
 		return 0

@@ -8,8 +8,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// NoopLocker is a locker that grants everything and keeps nothing, for services that run on one
-// instance only and for tests. It is safe for concurrent use.
+// NoopLocker is a Locker that grants everything and keeps nothing, for services with a single
+// instance and for tests. It is safe for concurrent use.
 type NoopLocker struct{}
 
 // Disable does nothing and returns nil: a NoopLocker can't disable a job.
@@ -18,7 +18,7 @@ func (l *NoopLocker) Disable(componentName, jobName string) error { return nil }
 // Enable does nothing and returns nil.
 func (l *NoopLocker) Enable(componentName, jobName string) error { return nil }
 
-// Lock does nothing and returns nil, whoever has called it before.
+// Lock does nothing and returns nil, even if it was called before.
 func (l *NoopLocker) Lock(componentName, componentID, jobName, jobID string,
 	jobMaxDuration time.Duration) error {
 	return nil
@@ -27,7 +27,7 @@ func (l *NoopLocker) Lock(componentName, componentID, jobName, jobID string,
 // Unlock does nothing and returns nil.
 func (l *NoopLocker) Unlock(componentName, componentID, jobName, jobID string) error { return nil }
 
-// Acquire grants every lease, for as long as its context lasts.
+// Acquire grants every lease. It lasts as long as its context.
 func (l *NoopLocker) Acquire(ctx context.Context, job Job) (*Lease, error) {
 	return noop.Acquire(ctx, job)
 }

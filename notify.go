@@ -8,26 +8,26 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// A Notifier carries word of released locks between processes, from whoever releases to whoever
-// waits, so that waiters need not poll. It is a hint and no promise: waiters go on polling,
-// slowly. A Notifier that fails, blocks, loses, repeats or lies makes a waiter look too late or
-// once too often, and nothing else. Its methods must be safe for concurrent use.
+// A Notifier tells waiters in other processes about released locks, so that they need not poll
+// often. It is a hint, not a promise: waiters still poll, more slowly. If a Notifier fails,
+// blocks, loses, repeats or lies, a waiter looks too late or once too often, and nothing else
+// happens. Its methods must be safe for concurrent use.
 type Notifier interface {
 	// Publish tells all subscribers, in all processes, that the lock of a job may be free. It is
 	// called in the background, one call at a time.
 	Publish(ctx context.Context, componentName, jobName string) error
-	// Subscribe makes woken be called each time the lock of a job may be free, until stop is
-	// called, and also each time a connection that was lost is there again. woken doesn't block.
+	// Subscribe registers woken, which is called each time the lock of a job may be free and each
+	// time a lost connection is restored, until stop is called. woken doesn't block.
 	Subscribe(componentName, jobName string, woken func()) (stop func())
 }
 
 // publishTimeout limits how long a Notifier may take to publish.
 const publishTimeout = 5 * time.Second
 
-// maxPending limits how many locks are kept whose release is still to be published.
+// maxPending limits how many releases wait to be published.
 const maxPending = 1024
 
-// A hub wakes those who wait in this process, and publishes what was released in it.
+// A hub wakes the waiters of this process, and publishes its releases.
 type hub struct {
 	notifier Notifier // or nil
 
@@ -39,13 +39,13 @@ type hub struct {
 
 type lockName struct{ component, job string }
 
-// A queue is those who wait for one lock, in the order in which they came.
+// A queue is the waiters for one lock, in the order of their arrival.
 type queue struct {
 	waiting []*ticket
 	stop    func() // ends the subscription
 }
 
-// A ticket is the place of one who waits.
+// A ticket is the place of a waiter in a queue.
 type ticket struct {
 	name lockName
 	woke chan struct{} // holds a value if the lock may be free
@@ -55,7 +55,7 @@ func newHub(n Notifier) *hub {
 	return &hub{notifier: n, queues: map[lockName]*queue{}, pending: map[lockName]bool{}}
 }
 
-// released wakes the first who waits in this process, and has the release published.
+// released wakes the first waiter of this process and publishes the release.
 func (h *hub) released(r store.Request) {
 	name := lockName{r.ComponentName, r.JobName}
 	h.wake(name)
@@ -73,7 +73,7 @@ func (h *hub) released(r store.Request) {
 	}
 }
 
-// publish publishes what is pending. A release that is pending already is published once.
+// publish publishes the pending releases, each lock once.
 func (h *hub) publish() {
 	for {
 		h.mu.Lock()
@@ -94,7 +94,7 @@ func (h *hub) publish() {
 	}
 }
 
-// wake wakes the first who waits for a lock. The others stay: the lock is for one of them.
+// wake wakes the first waiter for a lock. The others stay: only one of them can acquire it.
 func (h *hub) wake(name lockName) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -110,8 +110,8 @@ func (t *ticket) wake() {
 	}
 }
 
-// join adds one to those who wait for a lock. The first one subscribes, in the background, since
-// a Notifier may block.
+// join adds a waiter for a lock. The first one subscribes, in the background, since a Notifier
+// may block.
 func (h *hub) join(name lockName) *ticket {
 	t := &ticket{name: name, woke: make(chan struct{}, 1)}
 	h.mu.Lock()
@@ -134,7 +134,7 @@ func (h *hub) join(name lockName) *ticket {
 	return t
 }
 
-// leave removes one who waits no more. If it had been woken, the next one is.
+// leave removes a waiter. If it had been woken, the next one is woken.
 func (h *hub) leave(t *ticket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -157,7 +157,7 @@ func (h *hub) leave(t *ticket) {
 	}
 }
 
-// first reports whether t is the first of those who wait for its lock.
+// first reports whether t is the first in its queue.
 func (h *hub) first(t *ticket) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

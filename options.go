@@ -15,33 +15,33 @@ import (
 
 // Options are for [NewWith] and [NewMemory]. Their zero value is what [New] uses.
 type Options struct {
-	// Table is the name of the table; "" means locks. It is quoted, so it may have capitals,
-	// spaces and dots in it.
+	// Table is the name of the table; "" means locks. It is quoted, so it may contain capitals,
+	// spaces and dots.
 	Table string
-	// Schema is the schema of the table, quoted like it; "" means that the database looks in its
-	// search path.
+	// Schema is the schema of the table, also quoted; "" means that the search path finds the
+	// table.
 	Schema string
-	// Dialect is the kind of database; "" means that it is detected, from the driver or the first
+	// Dialect is the kind of database; "" means that it is detected from the driver or the first
 	// answer.
 	Dialect Dialect
-	// NoDDL keeps NewWith and the calls after it from creating the table.
+	// NoDDL prevents that the table is created.
 	NoDDL bool
-	// Retry says how often a call is tried that fails.
+	// Retry says how often a failing call is tried.
 	Retry RetryPolicy
-	// Logger, unless nil, is told what happens: lost leases as errors; takeovers and failures as
-	// warnings; acquisitions, releases, Enable, Disable and Delete as information; refusals and
-	// renewals for debugging.
+	// Logger, unless nil, logs lost leases as errors; takeovers and failures as warnings;
+	// acquisitions, releases, Enable, Disable and Delete at the level info; refusals and renewals
+	// at the level debug.
 	Logger *slog.Logger
-	// Observer, unless nil, is called at the end of each call and when a lease is renewed or
-	// lost, with the context of the call or the lease, so that a span finds its parent; it may
-	// have ended. It is called from several goroutines at once, and the call waits for it. It may
-	// call anything of the Lock or the Lease. [Observers] makes one of several.
+	// Observer, unless nil, is called at the end of each call, and when a lease is renewed or
+	// lost. Its context is that of the call or the lease, which may have ended. It is called from
+	// several goroutines at once, and the call waits for it. It may call anything of the Lock or
+	// the Lease. [Observers] combines several.
 	Observer func(context.Context, Event)
-	// Notifier, unless nil, tells those who wait for a lock in other processes that it was
-	// released. The waiters of one process are told without it.
+	// Notifier, unless nil, wakes waiters in other processes when a lock is released. Waiters in
+	// the same process are woken without it.
 	Notifier Notifier
-	// Clock is the clock of a Lock in memory, by which locks expire; nil means time.Now. It must
-	// be safe for concurrent use. It is an error with a database, whose own clock counts.
+	// Clock is the clock by which the locks of [NewMemory] expire; nil means time.Now. It must be
+	// safe for concurrent use. With a database it is an error: the database's clock counts.
 	Clock func() time.Time
 }
 
@@ -55,25 +55,25 @@ const (
 	SQLite      Dialect = store.SQLite
 )
 
-// RetryPolicy says how often a call is tried whose failure another attempt may cure: a
-// serialization failure, a deadlock, a broken or refused connection, a server that shuts down or
-// starts or has become a stand-by, a stale prepared statement. Its zero value is a good one.
+// RetryPolicy says how often a call is tried if another attempt may succeed: after a
+// serialization failure, a deadlock, a broken or refused connection, a server that shuts down,
+// starts or has become a stand-by, or a stale prepared statement.
 type RetryPolicy struct {
-	// Attempts is how often a call is tried at most. 0 means 9, which with the other zero values
-	// gives up after about two seconds; 1 means that nothing is tried again.
+	// Attempts is the largest number of attempts of a call. 0 means 9, which with the other zero
+	// values takes about two seconds; 1 means no retries.
 	Attempts int
-	// Backoff is the delay before the second attempt; it doubles before each further one. 0 means
-	// 10 ms. A random part of each delay, up to half of it, is taken off.
+	// Backoff is the delay before the second attempt. It doubles before each further one. A
+	// random part, up to half, is subtracted from each delay. 0 means 10 ms.
 	Backoff time.Duration
 	// MaxBackoff limits the delay. 0 means one second.
 	MaxBackoff time.Duration
-	// AttemptTimeout limits how long one attempt of a call with a context may take; then the call
-	// is tried again. 0 means ten seconds. The calls without a context have no limit.
+	// AttemptTimeout limits each attempt of a call with a context; then the call is tried again.
+	// 0 means ten seconds. Calls without a context have no limit.
 	AttemptTimeout time.Duration
 }
 
-// NewWith returns a Lock like [New], with options. The error says which of the options is wrong;
-// it is never about the Storage.
+// NewWith returns a Lock like [New], with options. The error says which option is wrong; it is
+// never about the Storage.
 func NewWith(s Storage, o Options) (*Lock, error) {
 	table, err := o.table()
 	if err == nil {
@@ -102,10 +102,10 @@ func (o Options) check() error {
 		o.Dialect, PostgreSQL, CockroachDB, SQLite)
 }
 
-// reserved are the names of parts of the statements.
+// reserved are the names of the CTEs in the statements.
 var reserved = []string{"this_row", "this_acquisition"}
 
-// table returns the name as it stands in statements.
+// table returns the quoted name for the statements.
 func (o Options) table() (string, error) {
 	if o.Table == "" && o.Schema == "" {
 		return "locks", nil

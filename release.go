@@ -10,15 +10,14 @@ import (
 )
 
 // Release releases the lock and ends the lease's context. It returns nil if the lock is released,
-// also for the second time. If the lease has been lost to another, the error matches [ErrLost],
-// and nothing is taken from the other. After an error that matches [ErrOutcomeUnknown], Release
-// can be repeated.
+// even by an earlier call. If another has acquired the lock, the error matches [ErrLost], and
+// nothing is changed. After an error that matches [ErrOutcomeUnknown], Release can be repeated.
 func (le *Lease) Release(ctx context.Context) error {
 	return le.end(ctx, "Release", le.Job().JobID)
 }
 
-// GiveBack releases the lock like [Lease.Release], for a run that has not begun: its tick is free
-// to be run by another. Without a [Job.Tick] it is Release.
+// GiveBack releases the lock like [Lease.Release], for a run that has not begun: another may run
+// its tick. Without a [Job.Tick] it is Release.
 func (le *Lease) GiveBack(ctx context.Context) error {
 	return le.end(ctx, "GiveBack", le.Job().givenBack())
 }
@@ -46,8 +45,7 @@ func (le *Lease) end(ctx context.Context, operation, run string) error {
 	return le.l.ended(ctx, r, e, start, err)
 }
 
-// free sends a release, and reads its answer. It reports whether the lease had been released
-// before.
+// free sends a release. It reports whether the lease had been released before.
 func (le *Lease) free(ctx context.Context, r store.Request, run string) (
 	res store.Result, err error, again bool) {
 	if err := le.enter(ctx); err != nil {

@@ -9,26 +9,25 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// releaseTimeout limits how long Run takes to release the lock of a job that has ended, or whose
-// context has.
+// releaseTimeout limits how long Run takes to release the lock.
 const releaseTimeout = 5 * time.Second
 
-// Acquire acquires the lock of a job, and keeps it by renewing it in the background until
-// [Lease.Release] is called, ctx ends or the lease is lost. It waits for the lock if the Job says
-// so.
+// Acquire acquires the lock of a job and renews it in the background until [Lease.Release] is
+// called, ctx ends or the lease is lost. With [Job.Wait] it waits for the lock.
 //
-// The error is an *[ErrUnauthorised] if another holds the lock, also at the end of [Job.Wait]; an
+// The error is an *[ErrUnauthorised] if another holds the lock, also at the end of the wait; an
 // *[ErrDisabled], for which Acquire never waits; an *[ErrAlreadyRun]; an *[ErrTickAhead]; or it
-// says what is wrong with the Job or with the database. While it waits, Acquire puts up with a
-// database that is away, and with timeouts. If a reply is lost and the outcome stays unknown,
-// Acquire gives back what it may have acquired, in the background if the database is away, unless
-// the caller has named the run: then the same call, repeated, settles it.
+// says what is wrong with the Job or the database. While it waits, Acquire tolerates timeouts and
+// a database that is away.
 //
-// The renewals need a connection now and then, so the pool must have one more than the job uses.
-// On SQLite they need to write: a transaction of the job's that writes must be shorter than the
-// TTL there.
+// If a reply is lost and the outcome stays unknown, Acquire gives back what it may have acquired,
+// in the background if the database is away. If the caller has named the run, Acquire leaves it
+// as it is: repeat the call to settle it.
 //
-// A lease can't be had from the Storage of a transaction.
+// Renewals need a connection now and then, so the pool must have one more than the job uses. On
+// SQLite they write: a transaction of the job that writes must be shorter than the TTL.
+//
+// Acquire returns an error if the Storage is a transaction.
 func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
 	ctx = limited(ctx)
 	// a tick has something random in its ComponentID
@@ -79,7 +78,7 @@ func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
 	}
 }
 
-// limited returns a context with which the statements use the methods that take one, so that each
+// limited returns a context that makes the statements use the methods that take one, so that each
 // attempt is limited.
 func limited(ctx context.Context) context.Context {
 	if ctx == store.Background {
@@ -88,9 +87,8 @@ func limited(ctx context.Context) context.Context {
 	return ctx
 }
 
-// giveBack gives back a lock that may have been acquired, and may have not, if nobody else knows
-// the IDs of the run. If the database is away, it goes on trying until the lock has expired by
-// itself.
+// giveBack gives back a lock that may have been acquired, if nobody else knows the IDs of the
+// run. If the database is away, it retries until the lock has expired.
 func (l *Lock) giveBack(ctx context.Context, job Job, unique bool) {
 	if !unique {
 		return
@@ -121,11 +119,12 @@ func (l *Lock) giveBack(ctx context.Context, job Job, unique bool) {
 // Run acquires the lock of a job (see [Lock.Acquire]), calls f, keeps the lock while f runs, and
 // releases it.
 //
-// The context that f gets ends when the lease is lost: f must return then, soon enough for
-// [Job.Margin]. The lease itself is [LeaseFrom] of it. Run returns the error of Acquire, if that
-// fails; otherwise the errors of f, of a lost lease ([ErrLost]) and of the release, joined (see
-// [errors.Is]), and nil if there are none. It releases the lock even if ctx has ended, and if f
-// panics; the panic goes on. If ctx ends before f is called, a tick stays free.
+// The context of f ends when the lease is lost. Then f must return within [Job.Margin].
+// [LeaseFrom] returns the lease from that context.
+//
+// If Acquire fails, Run returns its error. Otherwise it returns the errors of f, of a lost lease
+// ([ErrLost]) and of the release, joined, or nil if there are none. Run releases the lock even if
+// ctx has ended or f panics. If ctx ends before f is called, a tick stays free.
 func (l *Lock) Run(ctx context.Context, job Job, f func(ctx context.Context) error) (err error) {
 	le, err := l.Acquire(ctx, job)
 	if err != nil {
@@ -155,8 +154,7 @@ func (l *Lock) Run(ctx context.Context, job Job, f func(ctx context.Context) err
 	return nil
 }
 
-// within calls release within the time that is left for it, whatever has become of ctx, and
-// whether the Storage heeds a context or not.
+// within calls release with a time limit, even if ctx has ended or the Storage ignores contexts.
 func (le *Lease) within(ctx context.Context, release func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
@@ -172,8 +170,8 @@ func (le *Lease) within(ctx context.Context, release func(context.Context) error
 
 type leaseKey struct{}
 
-// LeaseFrom returns the lease for which [Lock.Run] has called a function with ctx, for its token
-// and its Check. Elsewhere it returns nil, whose methods return an error.
+// LeaseFrom returns the lease from the context that [Lock.Run] gives its function. For other
+// contexts it returns nil, whose methods return an error.
 func LeaseFrom(ctx context.Context) *Lease {
 	le, _ := ctx.Value(leaseKey{}).(*Lease)
 	return le

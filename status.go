@@ -11,7 +11,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// Holder is who holds a lock, or who held it last.
+// Holder is the holder of a lock, or the last one.
 type Holder struct {
 	ComponentID string
 	JobID       string
@@ -39,9 +39,9 @@ func (h Holder) holds() string {
 	return s
 }
 
-// Started returns the time with which the job ID begins: when the run was asked for, or for which
-// tick it is. It is zero if the job ID begins with no time. A renewal changes [Holder.LockTime]
-// and not this.
+// Started returns the time at the beginning of the job ID: when the run was asked for, or its
+// tick. It is zero if the job ID begins with no time. Unlike [Holder.LockTime], it isn't changed
+// by renewals.
 func (h Holder) Started() time.Time {
 	if len(h.JobID) < len(store.TickLayout) {
 		return time.Time{}
@@ -59,8 +59,8 @@ type Status struct {
 	JobName       string
 	Enabled       bool
 	Locked        bool
-	// Holder is who holds the lock, or if it isn't locked, who held it last. Its IDs are empty if
-	// nobody ever did.
+	// Holder is the holder or, if the lock isn't held, the last one. Its IDs are empty if nobody
+	// has held the lock.
 	Holder Holder
 }
 
@@ -75,8 +75,8 @@ func statusOf(rec store.Record) Status {
 		Locked: rec.Locked, Holder: holderOf(rec)}
 }
 
-// Status returns the row of a job's lock. A job that has no row yet is enabled and nobody holds
-// its lock.
+// Status returns the row of a job's lock. A job without a row is enabled, and nobody holds its
+// lock.
 func (l *Lock) Status(ctx context.Context, componentName, jobName string) (Status, error) {
 	r := store.Request{Operation: "Status", ComponentName: componentName, JobName: jobName}
 	if err := l.begin(ctx, r); err != nil {
@@ -90,9 +90,9 @@ func (l *Lock) Status(ctx context.Context, componentName, jobName string) (Statu
 	return statusOf(rec), nil
 }
 
-// List returns the rows of all locks, in the order of the components' and the jobs' names. The
-// Storage must also have QueryContext or Query, as *sql.DB and *sql.Tx have. For very many rows
-// use [Lock.All].
+// List returns the rows of all locks, ordered by component name and job name. The Storage must
+// also have QueryContext or Query, as *sql.DB and *sql.Tx have. For very many rows, use
+// [Lock.All].
 func (l *Lock) List(ctx context.Context) ([]Status, error) {
 	var all []Status
 	for s, err := range l.All(ctx) {
@@ -104,8 +104,8 @@ func (l *Lock) List(ctx context.Context) ([]Status, error) {
 	return all, nil
 }
 
-// All iterates over what [Lock.List] returns, and keeps none of it. It yields an error at most
-// once, at the end. While it runs, it has a connection of its own.
+// All iterates over the rows that [Lock.List] returns, without keeping them. It yields an error
+// at most once, at the end. It uses a connection of its own while it runs.
 func (l *Lock) All(ctx context.Context) iter.Seq2[Status, error] {
 	return func(yield func(Status, error) bool) {
 		r := store.Request{Operation: "List"}
@@ -125,22 +125,21 @@ func (l *Lock) All(ctx context.Context) iter.Seq2[Status, error] {
 	}
 }
 
-// ForceRelease releases the lock of a holder that is dead, in its place: the one that was seen in
-// a [Status] or in an [ErrUnauthorised]. It compares both IDs and the lock time; a zero lock time
-// matches any. If the holder has renewed its lease since, or another holds the lock, ForceRelease
-// changes nothing and returns an *[ErrUnauthorised]. If nobody holds the lock, it returns nil.
+// ForceRelease releases the lock of a dead holder, which a [Status] or an [ErrUnauthorised]
+// named. It compares both IDs and the lock time; a zero lock time matches any. If the holder has
+// renewed its lease since, or another holds the lock, ForceRelease changes nothing and returns an
+// *[ErrUnauthorised]. If nobody holds the lock, it returns nil.
 //
-// It doesn't stop a holder that is alive. If that keeps a lease, it learns from its next renewal
-// that the lease is lost.
+// It doesn't stop a live holder. A lease notices at its next renewal that it is lost.
 func (l *Lock) ForceRelease(ctx context.Context, componentName, jobName string, seen Holder) error {
 	r := store.Request{Operation: "ForceRelease", ComponentName: componentName,
 		ComponentID: seen.ComponentID, JobName: jobName, JobID: seen.JobID}
 	return l.release(ctx, r, store.Term{First: seen.LockTime, Last: seen.LockTime})
 }
 
-// Delete removes the row of a job that nobody holds, and with it which tick was run last and that
-// the job is disabled. If there is no row, it returns nil. If somebody holds the lock, it changes
-// nothing and returns an *[ErrUnauthorised].
+// Delete removes the row of a job that nobody holds, with the last tick and the disabled flag. If
+// there is no row, it returns nil. If somebody holds the lock, it changes nothing and returns an
+// *[ErrUnauthorised].
 func (l *Lock) Delete(ctx context.Context, componentName, jobName string) error {
 	r := store.Request{Operation: "Delete", ComponentName: componentName, JobName: jobName}
 	if err := l.begin(ctx, r); err != nil {
@@ -160,11 +159,11 @@ func (l *Lock) Delete(ctx context.Context, componentName, jobName string) error 
 	return l.ended(ctx, r, event, start, err)
 }
 
-// CheckTable reports what is wrong with the table, the server or the session, and what to do:
-// types of columns, the key, the precision of lock_time, row-level security, an encoding that is
-// not UTF-8, a second table of the name on the search path, missing privileges, an SQLite
-// database that is private to a connection. It returns nil if nothing is, and an error that joins
-// all findings otherwise. It reads only. The Storage must have QueryContext or Query.
+// CheckTable reports what is wrong with the table, the server or the session, and what to do. It
+// checks the types of columns, the key, the precision of lock_time, row-level security, an
+// encoding that is not UTF-8, a second table of the name on the search path, missing privileges,
+// and an SQLite database that is private to a connection. The error joins all findings; it is nil
+// if there are none. CheckTable only reads. The Storage must have QueryContext or Query.
 func (l *Lock) CheckTable(ctx context.Context) error {
 	r := store.Request{Operation: "CheckTable"}
 	if err := l.begin(ctx, r); err != nil {

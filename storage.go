@@ -8,12 +8,12 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// Storage is the database, as much of it as a [Lock] needs. *sql.DB and *sql.Tx are Storages, and
-// so is what wraps them.
+// Storage is the part of a database that a [Lock] needs. *sql.DB and *sql.Tx are Storages, and so
+// are types that wrap them.
 //
-// A Storage that can also commit and roll back, as *sql.Tx can, is a transaction of the caller's:
-// a Lock creates no table in it and retries nothing in it. There nil means that the database has
-// confirmed the answer against the present row; if the snapshot of the transaction is older, the
+// A Storage that can also commit and roll back, such as *sql.Tx, is the caller's transaction. In
+// it, a Lock creates no table and retries nothing. A nil error means that the database has
+// confirmed the answer against the present row. If the snapshot of the transaction is older, the
 // error is the database's serialization error.
 type Storage interface {
 	Exec(query string, args ...interface{}) (sql.Result, error)

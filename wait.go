@@ -9,7 +9,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// How often a lock is looked at that is waited for, unless the Job says so.
+// The default times between two looks of a waiter.
 const (
 	pollAlone    = time.Second          // nothing else tells of a release in another process
 	pollNotified = 15 * time.Second     // a Notifier does
@@ -51,7 +51,7 @@ func (w *waiter) wait(ctx context.Context, err error) bool {
 		return false
 	}
 	if w.ticket == nil && refused {
-		// What was released before the ticket was there has woken nobody: look once more.
+		// A release before the ticket was there has woken nobody: look once more.
 		w.ticket = w.l.hub.join(lockName{w.job.ComponentName, w.job.JobName})
 		return ctx.Err() == nil
 	}
@@ -81,7 +81,7 @@ func (w *waiter) woken() <-chan struct{} {
 	return w.ticket.woke
 }
 
-// pause returns how long to wait if nobody tells of a release.
+// pause returns how long to wait if no release is announced.
 func (w *waiter) pause(held *ErrUnauthorised) time.Duration {
 	most := w.mostPause()
 	if w.poll == 0 {
@@ -94,7 +94,7 @@ func (w *waiter) pause(held *ErrUnauthorised) time.Duration {
 	}
 	d = d/2 + rand.N(d+1)
 	if held != nil && w.job.TTL != Forever {
-		// Many may wait for this moment: not all at once.
+		// Many may wait for this moment: spread them.
 		if left := w.job.TTL - held.holder.Age; left < d {
 			d = max(left, 0) + time.Millisecond + rand.N(min(most, pollAlone)/8+1)
 		}
@@ -114,8 +114,8 @@ func (w *waiter) mostPause() time.Duration {
 	return pollAlone
 }
 
-// stagger lets one who was woken in vain before be slower than others: at first, each process
-// looks at once.
+// stagger returns a delay for a waiter that was woken in vain before. At first there is none, so
+// that each process looks at once.
 func (w *waiter) stagger(ctx context.Context) bool {
 	d := min(time.Millisecond<<min(w.vain, 10), maxStagger)
 	if w.vain++; w.vain == 1 {
