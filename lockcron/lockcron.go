@@ -1,4 +1,4 @@
-// Package lockcron runs each tick of a github.com/robfig/cron/v3 once over a fleet, where the cron
+// Package lockcron runs each tick of a github.com/robfig/cron/v3 once in a fleet, where the cron
 // of every instance fires it.
 //
 //	nightly, err := cron.ParseStandard("0 3 * * *")
@@ -13,14 +13,15 @@
 //	c.Schedule(job, job)
 //	c.Start()
 //
-// A tick is known by the time for which cron has scheduled it, time zone and all: 03:00 is one
-// tick, whatever the clocks of the instances say when they fire it. All must have the same
-// schedule and, if it names no time zone, the same [cron.WithLocation]. Each job needs a JobName
-// of its own. When summer begins, a tick in the hour that is left out is fired as [locktick.In]
-// says: 02:30 at 03:30. When summer ends, cron fires a tick in the repeated hour twice; these are
-// two ticks, and both are run.
+// A tick is identified by the time for which cron has scheduled it: 03:00 is one tick, whatever
+// the clocks of the instances say. All instances must have the same schedule and, if it names no
+// time zone, the same [cron.WithLocation]. Each job needs its own JobName.
 //
-// What becomes of each tick is told as [locktick.Guard] says; [Report] tells a cron.Logger.
+// When summer time begins, a tick in the skipped hour is fired later (see [locktick.In]): 02:30
+// at 03:30. When it ends, cron fires a tick in the repeated hour twice; these are two ticks, and
+// both are run.
+//
+// [locktick.Guard] reports the outcome of each tick; [Report] reports it to a cron.Logger.
 package lockcron
 
 import (
@@ -35,9 +36,9 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
-// Job is the schedule and the job of one entry of a cron: add it by c.Schedule(job, job), or by
-// c.Schedule(job, chain.Then(job)) for a [cron.Chain] around it. What the chain does is done on
-// every instance. Make a Job with [New]. Its methods are for cron.
+// Job is the schedule and the job of one entry of a cron. Add it by c.Schedule(job, job), or by
+// c.Schedule(job, chain.Then(job)) with a [cron.Chain], which then runs on every instance. Create
+// a Job with [New]. Its methods are for cron.
 type Job struct {
 	ctx      context.Context
 	guard    locktick.Guard
@@ -48,13 +49,13 @@ type Job struct {
 	last, next time.Time // what cron was told last, and before that
 }
 
-// New returns a Job that runs f with each tick of the schedule for which this instance acquires
-// the lock. The context that f gets ends when the lease is lost and when ctx ends; then f must
-// return. What f returns is told as [locktick.Guard] says.
+// New returns a Job that runs f at each tick of the schedule for which this instance acquires the
+// lock. The context of f ends when the lease is lost and when ctx ends; then f must return. The
+// guard reports what f returns.
 //
-// The error says what is wrong with the guard or the schedule. One like "@every 1h" is refused,
-// since it begins when the process starts and its ticks have no names in common, unless the
-// guard's Job has Spacing, which should be a little less than the period.
+// The error says what is wrong with the guard or the schedule. A schedule like "@every 1h" begins
+// when the process starts, so its ticks have no common names. It is an error unless the guard's
+// Job has a Spacing, which should be a little less than the period.
 func New(ctx context.Context, guard locktick.Guard, schedule cron.Schedule,
 	f func(ctx context.Context) error) (*Job, error) {
 	if schedule == nil {
@@ -101,8 +102,8 @@ func (j *Job) Next(t time.Time) time.Time {
 	return next
 }
 
-// fired returns the tick that cron has fired: the last one that it was told and that is due. Cron
-// may have asked for the next one already, and may have not.
+// fired returns the tick that cron has fired: the last one that Next returned and that is due.
+// Cron may or may not have asked for the next one already.
 func (j *Job) fired() time.Time {
 	now := time.Now
 	if j.guard.Now != nil {
@@ -131,8 +132,8 @@ func (j *Job) Run() {
 	j.guard.Run(j.ctx, tick, j.f)
 }
 
-// Report returns a Report for a [locktick.Guard] that tells logger: what went wrong as errors.
-// Everything else is information, which loggers of cron leave out unless they are verbose.
+// Report returns a Report for a [locktick.Guard] that logs to logger: failures as errors, and
+// everything else as information, which cron's loggers omit unless they are verbose.
 func Report(logger cron.Logger) func(ctx context.Context, r locktick.Result) {
 	return func(_ context.Context, r locktick.Result) {
 		about := []any{"component", r.ComponentName, "job", r.JobName}

@@ -1,6 +1,6 @@
-// Package lockgocron runs each tick of a github.com/go-co-op/gocron/v2 once over a fleet, where
-// the scheduler of every instance fires it: [Locker] is a gocron.Locker. [Elector] is a
-// gocron.Elector: one instance runs all jobs, while it leads.
+// Package lockgocron runs each tick of a github.com/go-co-op/gocron/v2 once in a fleet, where the
+// scheduler of every instance fires it. [Locker] is a gocron.Locker. [Elector] is a
+// gocron.Elector: one instance leads, and runs all jobs.
 //
 //	nightly, err := lockgocron.Crontab("0 3 * * *", false, time.UTC)
 //	…
@@ -21,10 +21,14 @@
 //
 // # Locker or Elector
 //
-// A Locker decides about each tick, and the database remembers the last one that was run: no tick
-// is run twice, also not by an instance whose clock is behind and fires it when the first has long
-// finished. An Elector says who runs, and remembers nothing: while one instance leads, each tick
-// is run once, but if the next leader's clock is behind, it runs again what the last leader has
-// just run, and if it is ahead, ticks fall away. gocron asks no Locker if it has an Elector; if
-// you want an Elector and no tick may be run twice, let the task call [locktick.Guard.Run].
+// A Locker decides about each tick, and the database remembers the last one that was run. No tick
+// is run twice, not even by an instance whose clock is so late that it fires a tick after the run
+// has ended.
+//
+// An Elector decides who runs, and remembers nothing. While one instance leads, each tick is run
+// once. If the next leader's clock is late, it repeats the last tick of its predecessor; if it is
+// early, ticks are skipped.
+//
+// With an Elector, gocron doesn't use a Locker. If you want an Elector and no tick may be run
+// twice, let the task call [locktick.Guard.Run].
 package lockgocron

@@ -14,11 +14,11 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// ErrNotLeader is in the chain of the error of IsLeader while this instance doesn't lead.
+// ErrNotLeader is matched by the error of IsLeader while this instance doesn't lead.
 var ErrNotLeader = errors.New("lockgocron: this instance is not the leader")
 
-// Elector is a gocron.Elector, for gocron.WithDistributedElector: the instance leads that holds
-// the lock, as long as it keeps its lease. Make it with [NewElector]. It is safe for concurrent
+// Elector is a gocron.Elector, for gocron.WithDistributedElector. The instance that holds the
+// lock leads, while it keeps its lease. Create it with [NewElector]. It is safe for concurrent
 // use.
 type Elector struct {
 	lock   *lock.Lock
@@ -40,11 +40,11 @@ var _ gocron.Elector = (*Elector)(nil)
 // Each attempt is given up after Job.TTL, so that a connection that has gone silent is replaced by
 // another. A leader asks for nothing but the renewals of its lease.
 //
-// The logger is told of terms that begin and end, and of a database that fails; nil means
+// The logger logs the beginning and the end of terms, and failures of the database; nil means
 // slog.Default().
 //
-// The error is about the Job: it must have a JobName and a TTL that ends, which is a minute if it
-// is 0, and no JobID, Tick or Spacing. Its Wait doesn't matter.
+// The error says what is wrong with the Job. It must have a JobName and a TTL that ends (0 means
+// a minute), and no JobID, Tick or Spacing. Its Wait is ignored.
 func NewElector(l *lock.Lock, job lock.Job, logger *slog.Logger) (*Elector, error) {
 	wrong := ""
 	switch {
@@ -109,7 +109,7 @@ func (e *Elector) run(ctx context.Context) {
 	}
 }
 
-// lead asks for the lock once, and leads for as long as it can. It reports whether it has led.
+// lead asks for the lock once, and leads while it can. It reports whether it has led.
 func (e *Elector) lead(ctx context.Context) (led bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -132,7 +132,7 @@ func (e *Elector) lead(ctx context.Context) (led bool, err error) {
 	return led, err
 }
 
-// lost notes that no term is held, and why.
+// lost records that no term is held, and why.
 func (e *Elector) lost(why error) {
 	var none context.Context
 	e.set(none, why)
@@ -144,10 +144,10 @@ func (e *Elector) set(term context.Context, why error) {
 	e.term, e.why = term, why
 }
 
-// IsLeader returns nil while this instance leads, and otherwise an error that matches
-// [ErrNotLeader] and says why: an *lock.ErrUnauthorised in its chain names the leader. It asks no
-// database, and compares the clock with the deadline of the lease at this moment: it is an error
-// before another can lead, also in a process that was stopped and goes on.
+// IsLeader returns nil while this instance leads. Otherwise its error matches [ErrNotLeader] and
+// says why; an *lock.ErrUnauthorised in its chain names the leader. It asks no database: it
+// compares the present time with the deadline of the lease. So it returns an error before another
+// can lead, even in a process that was stopped and continues.
 func (e *Elector) IsLeader(context.Context) error {
 	_, err := e.leads()
 	return err
@@ -168,9 +168,9 @@ func (e *Elector) leads() (term context.Context, err error) {
 	return nil, fmt.Errorf("%w: %w", ErrNotLeader, why)
 }
 
-// Func makes a task of f, for gocron.NewTask, whose context ends when this instance leads no more
-// and when gocron shuts down; lock.LeaseFrom returns the lease of the term. f isn't called if the
-// instance doesn't lead.
+// Func returns a task for gocron.NewTask that calls f with a context that ends when this instance
+// stops leading and when gocron shuts down. lock.LeaseFrom returns the lease of the term from it.
+// f isn't called if the instance doesn't lead.
 func (e *Elector) Func(f func(ctx context.Context) error) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		term, err := e.leads()
@@ -181,10 +181,10 @@ func (e *Elector) Func(f func(ctx context.Context) error) func(ctx context.Conte
 	}
 }
 
-// Close gives up: if this instance leads, it releases the lock, so that another leads within a
-// Poll. Jobs that are running should have ended: shut down the scheduler first. Close returns
-// what went wrong with the release, and nil if there was nothing to release; a lock that could
-// not be released expires. To call it again does nothing.
+// Close stops competing. If this instance leads, Close releases the lock, so that another leads
+// within a Poll. Shut down the scheduler first, so that no job is running. Close returns the
+// error of the release, if any; a lock that could not be released expires. A second call does
+// nothing.
 func (e *Elector) Close() error {
 	e.mu.Lock()
 	led := e.term != nil

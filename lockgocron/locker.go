@@ -15,19 +15,19 @@ import (
 )
 
 // Locker is a gocron.Locker, for gocron.WithDistributedLocker and
-// gocron.WithDistributedJobLocker. An instance whose scheduler fires a tick that has been run,
-// that another is running, or whose lock can't be acquired for another reason, skips it; gocron
-// tells its event listener AfterLockError why, and [locktick.Guard] tells it too. Make a Locker
-// with [NewLocker]. It is safe for concurrent use.
+// gocron.WithDistributedJobLocker. An instance skips a tick that has been run, that another is
+// running, or whose lock can't be acquired for another reason. gocron's event listener
+// AfterLockError gets the reason, and [locktick.Guard] reports it. Create a Locker with
+// [NewLocker]. It is safe for concurrent use.
 //
-// gocron tells a Locker which job it is, by its name, and not which tick. So a Locker takes the
-// tick from the job's schedule and the instance's clock, see [locktick.Last]: it is the last one
-// that is due by the clock by which gocron fires. A clock that is stepped back by a second or
-// more while gocron sleeps lets this instance take a tick for the one before, and skip it; it
-// never runs one twice.
+// gocron tells a Locker the name of the job, but not the tick. So a Locker derives the tick from
+// the job's schedule and the instance's clock (see [locktick.Last]): it is the last one that is
+// due. If the clock is stepped back by a second or more while gocron sleeps, this instance may
+// mistake a tick for the one before, and skip it; it never runs one twice.
 //
-// Of RunNow a Locker knows nothing. It counts as the tick before it, which usually has been run;
-// less than a second before a tick it counts as that tick, which is then not run again.
+// A Locker doesn't know of RunNow. Such a run counts as the tick before it, which usually has
+// been run; less than a second before a tick, it counts as that tick, which is then not run
+// again.
 type Locker struct {
 	guard locktick.Guard
 
@@ -50,11 +50,10 @@ type held struct {
 	failed error // of the task
 }
 
-// NewLocker returns a Locker. The guard's Job must have no JobName: it is the name of gocron's
-// job, for which gocron.WithName should be used, since otherwise it is the name of a Go function.
-// If the scheduler has a clock of its own, the guard's Now must be that clock's. What a task
-// returns is only known, to the guard's Report and to RetryFailed, if it is made by
-// [Locker.Func].
+// NewLocker returns a Locker. The guard's Job must have no JobName: the name of gocron's job is
+// used. Set it by gocron.WithName, since it is otherwise the name of a Go function. If the
+// scheduler has its own clock, the guard's Now must be the same. The guard's Report and
+// RetryFailed only know what a task returns if [Locker.Func] creates the task.
 func NewLocker(guard locktick.Guard) (*Locker, error) {
 	switch {
 	case guard.Lock == nil:
@@ -67,16 +66,16 @@ func NewLocker(guard locktick.Guard) (*Locker, error) {
 		held: map[string]*held{}}, nil
 }
 
-// Schedule says by which schedule the job of that name is fired: [Crontab] for a gocron.CronJob;
-// [locktick.Every] for a gocron.DurationJob, which needs to begin at one of its ticks:
-// gocron.WithStartAt(gocron.WithStartDateTime(every.Next(time.Now()))). Daily, weekly and monthly
-// jobs can be told as crontabs. Call it before the job is added, and again before it is updated;
-// the scheduler may be running.
+// Schedule sets the schedule of the job with that name: [Crontab] for a gocron.CronJob;
+// [locktick.Every] for a gocron.DurationJob, which must begin at one of its ticks:
+// gocron.WithStartAt(gocron.WithStartDateTime(every.Next(time.Now()))). Write daily, weekly and
+// monthly jobs as crontabs. Call Schedule before the job is added, and again before it is
+// updated; the scheduler may be running.
 //
 // The error says what is wrong with the schedule, such as one that begins when the process
-// starts. A job that has no schedule here needs Spacing in the guard's Job, which keeps its runs
-// apart; without it, its runs are refused. So it is for jobs with random intervals and with
-// intervals that count from the completion of a run.
+// starts. A job without a schedule here needs a Spacing in the guard's Job; otherwise its runs
+// are refused. This is the way for jobs with random intervals, or with intervals that count from
+// the end of a run.
 func (l *Locker) Schedule(name string, s locktick.Schedule) error {
 	if s == nil {
 		return fmt.Errorf("lockgocron: job %q: there is no schedule", name)
@@ -90,7 +89,7 @@ func (l *Locker) Schedule(name string, s locktick.Schedule) error {
 	return nil
 }
 
-// of returns the guard of a job, whose ticks are named or not.
+// of returns the guard of a job. named reports whether its ticks have names.
 func (l *Locker) of(name string, named bool) locktick.Guard {
 	guard := l.guard
 	guard.Job.JobName = name
@@ -102,8 +101,8 @@ func (l *Locker) of(name string, named bool) locktick.Guard {
 	return guard
 }
 
-// Lock acquires the lock of the job of that name for the tick that fires now. It is called by
-// gocron. The lock is kept, also while gocron shuts down and waits for the job, until Unlock.
+// Lock acquires the lock of the job with that name for the tick that fires now. gocron calls it.
+// The lock is kept until Unlock, even while gocron shuts down and waits for the job.
 func (l *Locker) Lock(ctx context.Context, name string) (gocron.Lock, error) {
 	guard, tick, err := l.tick(name)
 	if err != nil {
@@ -115,8 +114,7 @@ func (l *Locker) Lock(ctx context.Context, name string) (gocron.Lock, error) {
 	h := &held{locker: l, name: name, unlock: sync.OnceFunc(func() { close(end) }),
 		result: make(chan locktick.Result, 1)}
 	got := make(chan struct{})
-	// Until the lock is acquired, ctx counts. Then gocron ends it long before the job, when it
-	// shuts down.
+	// ctx counts until the lock is acquired. At shutdown, gocron ends it long before the job.
 	own, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	detach := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	go func() {
@@ -148,8 +146,8 @@ func (l *Locker) Lock(ctx context.Context, name string) (gocron.Lock, error) {
 	return h, nil
 }
 
-// tick returns the guard of a job, and its tick that fires now; the zero time if its ticks have no
-// names.
+// tick returns the guard of a job and the tick that fires now, or the zero time if its ticks have
+// no names.
 func (l *Locker) tick(name string) (guard locktick.Guard, tick time.Time, err error) {
 	l.mu.Lock()
 	s, named := l.schedules[name]
@@ -172,10 +170,10 @@ func (l *Locker) tick(name string) (guard locktick.Guard, tick time.Time, err er
 	return guard, tick, err
 }
 
-// Unlock releases the lock. gocron calls it when the job has ended, also if it has panicked, and
-// doesn't look at the error: [locktick.Guard] tells it. The error matches lock.ErrLost if the
-// lease was lost meanwhile. Unlock doesn't heed its context, which has ended if gocron shuts
-// down, and takes some seconds at most.
+// Unlock releases the lock. gocron calls it when the job has ended or panicked, and ignores the
+// error, which [locktick.Guard] reports. The error matches lock.ErrLost if the lease was lost.
+// Unlock ignores its context, which has ended if gocron shuts down, and takes some seconds at
+// most.
 func (h *held) Unlock(context.Context) error {
 	h.unlock()
 	r := <-h.result
@@ -188,10 +186,10 @@ func (h *held) Unlock(context.Context) error {
 	return r.Err
 }
 
-// Func makes a task of f, for gocron.NewTask, whose context ends when the lease is lost and when
-// gocron shuts down; lock.LeaseFrom returns its lease. gocron itself gives a task a context that
-// knows nothing of the lease. name is the name of the job. f isn't called if the lease is over
-// already.
+// Func returns a task for gocron.NewTask that calls f with a context that ends when the lease is
+// lost and when gocron shuts down. lock.LeaseFrom returns the lease from it; the context that
+// gocron itself gives a task doesn't have it. name is the name of the job. f isn't called if the
+// lease is already over.
 func (l *Locker) Func(name string,
 	f func(ctx context.Context) error) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
@@ -218,7 +216,7 @@ func (l *Locker) Func(name string,
 	}
 }
 
-// both calls f with a context that is lease's, and ends with ctx too.
+// both calls f with the lease's context, which also ends with ctx.
 func both(lease, ctx context.Context, f func(ctx context.Context) error) error {
 	lease, cancel := context.WithCancelCause(lease)
 	defer cancel(nil)
@@ -226,11 +224,11 @@ func both(lease, ctx context.Context, f func(ctx context.Context) error) error {
 	return f(lease)
 }
 
-// Crontab returns the schedule of gocron.CronJob(crontab, withSeconds) of a scheduler with that
-// gocron.WithLocation; nil means time.Local, as for gocron. When summer begins, a tick in the hour
-// that is left out is due after it, see [locktick.In]: 02:30 at 03:30. gocron fires it if the job
-// has gocron.WithDaylightSavingsTimePolicy(gocron.DaylightSavingsTimeRunAfterTransition). A job
-// with gocron.WithCronImplementation has that as its schedule.
+// Crontab returns the schedule of gocron.CronJob(crontab, withSeconds) in a scheduler with
+// gocron.WithLocation(location); nil means time.Local, as in gocron. When summer time begins, a
+// tick in the skipped hour is due later (see [locktick.In]): 02:30 at 03:30. gocron fires it if
+// the job has gocron.WithDaylightSavingsTimePolicy(gocron.DaylightSavingsTimeRunAfterTransition).
+// The schedule of a job with gocron.WithCronImplementation is that implementation.
 func Crontab(crontab string, withSeconds bool, location *time.Location) (locktick.Schedule, error) {
 	parse := cron.ParseStandard
 	if withSeconds {

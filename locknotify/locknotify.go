@@ -1,6 +1,6 @@
-// Package locknotify tells those who wait for a lock that it was released, by LISTEN and NOTIFY
-// of PostgreSQL. It has one connection of its own for each process, whatever the number of
-// waiters and locks, and whatever driver the service uses.
+// Package locknotify wakes waiters when a lock is released, by LISTEN and NOTIFY of PostgreSQL.
+// Each process has one connection for it, whatever the number of waiters and locks, and whatever
+// driver the service uses.
 //
 //	notifier, err := locknotify.New(dsn, locknotify.Options{})
 //	if err != nil {
@@ -11,15 +11,15 @@
 //
 // # Who is heard
 //
-// Each Lock with a Notifier tells of its own releases. Releases by anybody else, such as the
-// command lock, a statement by hand or the package of 2018, are heard if the table has the
-// trigger of [Trigger]. With the trigger, set [Options.ListenOnly] everywhere: the database tells
-// of each release itself.
+// Each Lock with a Notifier announces its own releases. Releases by anybody else, such as the
+// command lock, a statement by hand or the 2018 package, are announced if the table has the
+// trigger of [Trigger]. With the trigger, set [Options.ListenOnly] everywhere: the database
+// announces each release.
 //
 // # For other listeners
 //
 // The channel is lock_released, unless [Options.Channel] names another. The payload is a JSON
-// object with the strings component and job. An empty payload means any lock: names can be too
+// object with the strings component and job. An empty payload means any lock: the names were too
 // long for a payload.
 package locknotify
 
@@ -40,17 +40,17 @@ import (
 // DefaultChannel is the channel of Options without one.
 const DefaultChannel = "lock_released"
 
-// maxPayload is the length of a payload from which on PostgreSQL refuses it.
+// maxPayload is the length at which PostgreSQL refuses a payload.
 const maxPayload = 8000
 
-// Options are for [New]. Their zero value is a good one.
+// Options are the options of [New]. Their zero value is a good default.
 type Options struct {
-	// Channel is the channel to notify and to listen to; "" means lock_released. Locks of two
-	// tables need two channels, or their waiters look once too often.
+	// Channel is the channel to notify and to listen to; "" means lock_released. Use two channels
+	// for the locks of two tables, or waiters look more often than necessary.
 	Channel string
 	// ListenOnly makes Publish do nothing, for a table with the trigger of [Trigger].
 	ListenOnly bool
-	// Logger, unless nil, is told of lost connections, as warnings, and of new ones.
+	// Logger, unless nil, logs lost connections as warnings, and new ones.
 	Logger *slog.Logger
 }
 
@@ -108,7 +108,7 @@ func (n *Notifier) Close() {
 	<-n.stopped
 }
 
-// Publish implements lock.Notifier. It hands the word over and doesn't wait for the database.
+// Publish implements lock.Notifier. It doesn't wait for the database.
 func (n *Notifier) Publish(_ context.Context, componentName, jobName string) error {
 	if n.o.ListenOnly {
 		return nil
@@ -148,7 +148,7 @@ func (n *Notifier) subscribe(s *subscription) (stop func()) {
 	}
 }
 
-// heard wakes those whom a payload is about: all, if it says nothing that is understood.
+// heard wakes the waiters that a payload names: all, if it can't be parsed.
 func (n *Notifier) heard(payload string) {
 	var about name
 	all := json.Unmarshal([]byte(payload), &about) != nil
@@ -245,8 +245,7 @@ func (n *Notifier) wait(ctx context.Context, conn *pgx.Conn) (payload string, er
 	return notification.Payload, nil
 }
 
-// publish sends what is pending, in one round trip. If nothing is, it makes sure that the
-// connection stands.
+// publish sends what is pending, in one round trip. If nothing is, it checks the connection.
 func (n *Notifier) publish(ctx context.Context, conn *pgx.Conn) error {
 	n.mu.Lock()
 	payloads := n.pending

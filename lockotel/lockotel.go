@@ -1,4 +1,4 @@
-// Package lockotel tells OpenTelemetry what package lock does, in metrics and spans.
+// Package lockotel provides metrics and spans of package lock for OpenTelemetry.
 //
 //	o, err := lockotel.New(lockotel.Options{})
 //	if err != nil {
@@ -6,7 +6,7 @@
 //	}
 //	l, err := lock.NewWith(db, lock.Options{Observer: o.Observe})
 //
-// It needs the API of OpenTelemetry and no more: the SDK and the exporters are the program's.
+// It needs only the API of OpenTelemetry. The program chooses the SDK and the exporters.
 //
 // # Metrics
 //
@@ -16,27 +16,28 @@
 //	lock.lease.losses        counter, {loss}         leases that were lost
 //	lock.lease.active        updowncounter, {lease}  leases that this process holds
 //
-// How often a call was made, and what came of it, is the count of lock.operation.duration. A lease
-// is active until it is released or lost, or until its TTL has passed since it was last renewed:
-// so one whose context ended, and that nobody released, is active for as long as it keeps the
-// others waiting. Holds and leases are those of the first [MaxJobs] jobs; how many sets of
-// attributes there may be is up to the SDK. Several observers of one provider are added up.
+// The count of lock.operation.duration is the number of calls, by result. A lease is active until
+// it is released or lost, or until its TTL has passed since its last renewal: a lease whose
+// context ended, and that nobody released, is active while it keeps the others waiting. Holds and
+// leases are those of the first [MaxJobs] jobs. The SDK limits the number of attribute sets.
+// Several observers of one provider add up.
 //
 // # Spans
 //
-// A call is a span such as lock.Acquire, made when it has ended: a child of the span in its
-// context. Renewals that succeed have none, since a lease may have any number of them.
+// A call is a span such as lock.Acquire, a child of the span in its context. It is created when
+// the call has ended. Successful renewals have no span, since a lease may have any number of
+// them.
 //
-// The life of a lock in this process is a span, too, lock.Hold: from when it was asked for, by
-// Acquire or Lock, until it was released or lost. It is a child of the span in the context of that
-// Acquire or Lock, as those of the job are in a Run.
+// The span lock.Hold is the time for which this process holds a lock: from the Acquire or Lock
+// that asked for it until it is released or lost. It is a child of the span in the context of
+// that call, as the spans of the job are in a Run.
 //
 // # Conventions
 //
 // error.type, the status of spans, the names of instruments, the units, and the buckets of
-// lock.operation.duration, which are those of db.client.operation.duration, follow the semantic
-// conventions 1.43.0. They know no locks, so the names that begin with "lock." are of this
-// package.
+// lock.operation.duration (those of db.client.operation.duration) follow the semantic conventions
+// 1.43.0. The conventions have no names for locks; those that begin with "lock." are this
+// package's.
 //
 //	lock.component.name    the component
 //	lock.job.name          its job
@@ -46,7 +47,7 @@
 //	lock.loss.reason       held (by another), disabled, or other: run out, or released by force
 //	error.type             tick_ahead (fast clock), unknown_outcome, cancelled, timeout, lost, _OTHER
 //
-// Spans alone have what no metric should, for there is no end of its values:
+// Only spans have the attributes with an unlimited number of values:
 //
 //	lock.component.id, lock.job.id                of the caller
 //	lock.holder.component.id, lock.holder.job.id  of who refused it, or whose lock it has taken over
@@ -54,8 +55,8 @@
 //	lock.token                                    the fencing token
 //	db.response.status_code                       the SQLSTATE of an error that has one
 //
-// A refusal is an answer: its span has no status. A lost lease is an error; so is an Unlock or a
-// release that was refused, since the caller thought to have the lock.
+// A refusal is an answer: its span has no status. A lost lease is an error, and so is a refused
+// Unlock or release, since the caller expected to hold the lock.
 package lockotel
 
 import (
@@ -81,18 +82,18 @@ const (
 	schema  = "https://opentelemetry.io/schemas/1.43.0"
 )
 
-// MaxJobs limits of how many jobs, of all components together, the holds are tracked.
+// MaxJobs limits how many jobs, of all components together, are tracked.
 const MaxJobs = 1000
 
-// Options are for [New]. Their zero value is the global providers.
+// Options are the options of [New]. The zero value uses the global providers.
 type Options struct {
 	MeterProvider  metric.MeterProvider // nil: that of otel.GetMeterProvider
 	TracerProvider trace.TracerProvider // nil: that of otel.GetTracerProvider
 }
 
-// Observer makes metrics and spans of what the observer of a lock is told. Make it with [New]. Its
-// method is safe for concurrent use. Locks of several tables need one each, whose providers tell
-// them apart.
+// Observer makes metrics and spans of the events of a lock. Create it with [New]. Its method is
+// safe for concurrent use. Locks of several tables need one each, with providers that distinguish
+// them.
 type Observer struct {
 	tracer     trace.Tracer
 	operations metric.Float64Histogram
@@ -107,7 +108,7 @@ type Observer struct {
 
 type name struct{ component, job string }
 
-// hold has the span in whose context it was acquired; not valid: none.
+// hold has the span in whose context the lock was acquired; it is invalid if there was none.
 type hold = observed.Hold[trace.SpanContext]
 
 type job struct {
@@ -116,7 +117,7 @@ type job struct {
 	expiry *time.Timer // of the lease; nil: there is none, or it doesn't expire
 }
 
-// New returns an Observer. The error is one of the MeterProvider, which may refuse an instrument.
+// New returns an Observer. The error is the MeterProvider's, which may refuse an instrument.
 func New(o Options) (*Observer, error) {
 	if o.MeterProvider == nil {
 		o.MeterProvider = otel.GetMeterProvider()
@@ -163,8 +164,8 @@ func (o *Observer) instruments(p metric.MeterProvider) (err error) {
 	return err
 }
 
-// count counts whether a lease of the job is active, now and when it expires: one whose context
-// has ended does so without an event. The mutex is held.
+// count counts whether a lease of the job is active, now and when it expires: a lease whose
+// context has ended expires without an event. The mutex is held.
 func (o *Observer) count(n name, j *job) {
 	now := time.Now()
 	if j.expiry != nil {
@@ -222,7 +223,7 @@ func (o *Observer) Observe(ctx context.Context, e lock.Event) {
 	}
 }
 
-// note notes what an event means for the holds, and returns the one that it ends, if it does.
+// note applies an event to the holds, and returns the hold that it ends, if any.
 func (o *Observer) note(ctx context.Context, e lock.Event, now time.Time) (ended hold, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

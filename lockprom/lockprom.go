@@ -1,4 +1,4 @@
-// Package lockprom tells Prometheus what package lock does.
+// Package lockprom provides metrics of package lock for Prometheus.
 //
 //	m := lockprom.New()
 //	prometheus.MustRegister(m)
@@ -15,22 +15,21 @@
 //	lock_refusing_holder_age_seconds             how old the lock was of who refused it last
 //	lock_last_refused_timestamp_seconds          when that was
 //
-// All have the labels lock_component and lock_job, which no target has: Prometheus renames labels
-// that collide with those of a target, such as job. The label operation is an
-// [lock.Event.Operation], and kind an [lock.EventKind]. reason is "" but for
+// All have the labels lock_component and lock_job. Targets have no such labels, so Prometheus
+// doesn't rename them, as it would a label job. The label operation is a [lock.Event.Operation],
+// and kind a [lock.EventKind]. reason is "", except for
 //
 //	refused   held, disabled, already_run, or lost: Unlock or a release, when another has taken over
 //	lost      held (by another), disabled, or other: it was not renewed in time, or released by force
 //	failed    tick_ahead (a clock is fast), unknown_outcome, cancelled, timeout, or error
 //
-// No label holds an ID of an instance or a run. The first [MaxJobs] jobs have labels of their own;
-// the ones after them share lock_component="_other", lock_job="_other", and are only counted and
-// timed.
+// No label holds the ID of an instance or a run. The first [MaxJobs] jobs have their own labels;
+// the others share lock_component="_other", lock_job="_other", and are only counted and timed.
 //
-// A lease counts as held until it is released or lost, or until its TTL has passed since it was
-// last renewed: so one whose context ended, and that nobody released, counts for as long as it
-// keeps the others waiting. The age of a holder that renews its lease begins anew each time; it
-// and the time of the refusal are gone once this process has acquired the lock.
+// A lease counts as held until it is released or lost, or until its TTL has passed since its last
+// renewal: a lease whose context ended, and that nobody released, counts while it keeps the
+// others waiting. The age of a refusing holder falls with each of its renewals. The age and the
+// time of the refusal disappear when this process acquires the lock.
 //
 // [NewTable] is another collector, which lists the table at each scrape.
 package lockprom
@@ -48,16 +47,16 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/observed"
 )
 
-// MaxJobs is how many jobs, of all components together, have labels of their own.
+// MaxJobs limits how many jobs, of all components together, have their own labels.
 const MaxJobs = 1000
 
-// other is the component and the job of those after MaxJobs.
+// other is the component and job label of the jobs after MaxJobs.
 const other = "_other"
 
-// Metrics is a [prometheus.Collector] of what the observers of locks are told. Make it with
-// [New]; its methods are safe for concurrent use. The Locks of one table share one: a registry
-// refuses a second. Locks of several tables need one each, all registered with
-// [prometheus.WrapRegistererWith] under a label that tells them apart.
+// Metrics is a [prometheus.Collector] for the events of locks. Create it with [New]; its methods
+// are safe for concurrent use. The Locks of one table share one: a registry refuses a second.
+// Locks of several tables need one each, registered with [prometheus.WrapRegistererWith] and a
+// label that distinguishes them.
 type Metrics struct {
 	events *prometheus.CounterVec
 	calls  *prometheus.HistogramVec
@@ -69,7 +68,7 @@ type Metrics struct {
 
 type name struct{ component, job string }
 
-// job is what the gauges of a job are made of.
+// job has the values of a job's gauges.
 type job struct {
 	holds  observed.Holds[struct{}]
 	leases bool          // this process asks for leases of it
@@ -102,7 +101,7 @@ var (
 		"When a holder last refused this process, by its own clock.")
 )
 
-// New returns Metrics that nothing has been told, and that are not registered.
+// New returns empty Metrics, which are not registered yet.
 func New() *Metrics {
 	histogram := func(name, help string, buckets []float64,
 		labels ...string) *prometheus.HistogramVec {
@@ -153,8 +152,8 @@ func reason(e lock.Event) string {
 	return ""
 }
 
-// note notes what an event means for the gauges. It returns the labels of the job and, if the
-// event ends a hold, how long that was.
+// note applies an event to the gauges. It returns the labels of the job and, if the event ends a
+// hold, its duration.
 func (m *Metrics) note(e lock.Event, now time.Time) (component, jobName string, held time.Duration,
 	wasHeld bool) {
 	m.mu.Lock()
@@ -208,7 +207,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// gauges returns them at once, so that whoever is slow to take them keeps no call waiting.
+// gauges returns all at once, so that a slow reader blocks no call.
 func (m *Metrics) gauges(now time.Time) (all []prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -24,18 +24,18 @@ type table struct {
 	timeout time.Duration
 }
 
-// NewTable returns a collector that lists the table of l at each scrape, and tells of each row
+// NewTable returns a collector that lists the table of l at each scrape, and has for each row
 //
 //	lock_table_held{lock_component, lock_job}          1 while anybody holds the lock, else 0
 //	lock_table_enabled{lock_component, lock_job}       1, or 0 after Disable
 //	lock_table_age_seconds{lock_component, lock_job}   since acquired or renewed; absent if never
 //
-// and lock_table_up, which is 0 when that failed; a database that is away doesn't fail the scrape.
-// A listing may take as long as the timeout; 0 and less mean 5 seconds.
+// and lock_table_up, which is 0 if the listing failed; the scrape doesn't fail if the database is
+// away. timeout limits the listing; 0 and less mean 5 seconds.
 //
-// A scrape is one SELECT of all rows, and every row is three series: it is for tables of which one
-// would look at every row. Every instance that registers it tells the same, so let one do so, or
-// take the max of them in queries. The rows are not limited by [MaxJobs].
+// A scrape is one SELECT of all rows, and each row has three series, so use it for small tables.
+// All instances return the same: register it in one, or use max() in queries. [MaxJobs] doesn't
+// limit the rows.
 func NewTable(l *lock.Lock, timeout time.Duration) prometheus.Collector {
 	if timeout <= 0 {
 		timeout = 5 * time.Second
@@ -59,7 +59,7 @@ func (t table) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	for _, row := range rows {
-		// SQLite may hold what is no UTF-8, and others may have written it.
+		// SQLite may hold text that is not UTF-8, written by others.
 		component, job := strings.ToValidUTF8(row.ComponentName,
 			"\uFFFD"), strings.ToValidUTF8(row.JobName, "\uFFFD")
 		ch <- gauge(tableHeld, number(row.Locked), component, job)

@@ -7,15 +7,15 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// Clock is a clock that stands still until the test moves it. It is safe for concurrent use.
+// Clock is a clock that stands still until the test sets it. It is safe for concurrent use.
 type Clock struct {
 	mu  sync.Mutex
 	now time.Time
 }
 
 // New returns a [lock.NewMemory] whose locks expire by a Clock, which begins at the present time.
-// The Clock stands for that of the database and for no other: the deadline of a lease, and the
-// waiting for one, go by package time, which testing/synctest can simulate.
+// The Clock stands only for the database's clock: the deadline of a lease, and waiting, use
+// package time, which testing/synctest can simulate.
 func New() (*lock.Lock, *Clock) { return NewWith(lock.Options{}) }
 
 // NewWith is [New] with options, such as a Logger or an Observer. It sets Options.Clock.

@@ -1,7 +1,7 @@
 // Package locktest helps to test services that use package lock.
 //
-// [New] returns a lock in memory with a clock to move, which is enough for most tests. A test that
-// plays PostgreSQL with go-sqlmock answers a call with the rows of this package:
+// [New] returns a Lock in memory with a clock that the test sets, which is enough for most tests.
+// A test that mocks PostgreSQL with go-sqlmock answers a call with the rows of this package:
 //
 //	mock.ExpectExec("CREATE TABLE").WillReturnResult(sqlmock.NewResult(0, 0)) // New
 //	mock.ExpectQuery("locks"). // Lock
@@ -10,8 +10,8 @@
 //		WillReturnRows(sqlmock.NewRows(locktest.UnlockColumns).AddRow(locktest.Unlocked()...))
 //	mock.ExpectExec("locks").WillReturnResult(sqlmock.NewResult(0, 1)) // Enable, Disable
 //
-// The table may have another name. What the statements are may change with each release of package
-// lock, and this package with them.
+// The table may have another name. The statements may change with each release of package lock,
+// and this package with them.
 package locktest
 
 import (
@@ -30,9 +30,8 @@ func Granted() []driver.Value {
 	return []driver.Value{now, "", "", true, false, never, now, nil, false}
 }
 
-// HeldBy is the answer to a Lock that is refused, because a run of another instance holds the lock
-// and has acquired or last renewed it at lockTime. If the IDs are the caller's own, Lock returns
-// nil.
+// HeldBy is the answer to a Lock that is refused because another run holds the lock. It acquired
+// or last renewed the lock at lockTime. If the IDs are the caller's own, Lock returns nil.
 func HeldBy(componentID, jobID string, lockTime time.Time) []driver.Value {
 	return []driver.Value{nil, componentID, jobID, true, true, lockTime.UnixMicro(),
 		time.Now().UnixMicro(), "held", false}
@@ -43,16 +42,16 @@ func Disabled() []driver.Value {
 	return []driver.Value{nil, "", "", false, false, never, time.Now().UnixMicro(), "disabled", false}
 }
 
-// UnlockColumns is the column of the answer to Unlock, which is one row, [Unlocked], if the caller
-// held the lock. If not, the answer has no row, and another query follows, which is answered with
-// [StatusColumns].
+// UnlockColumns is the column of the answer to Unlock. If the caller holds the lock, the answer
+// is one row, [Unlocked]. Otherwise it has no row, and another query follows, which is answered
+// with [StatusColumns].
 var UnlockColumns = []string{"done"}
 
-// Unlocked is the answer to an Unlock that is done.
+// Unlocked is the answer to a successful Unlock.
 func Unlocked() []driver.Value { return []driver.Value{true} }
 
-// StatusColumns are the columns of the answer to Status, and to the second query of an Unlock that
-// is refused. It is one row, such as [Status].
+// StatusColumns are the columns of the answer to Status, and to the second query of a refused
+// Unlock. The answer is one row, such as [Status].
 var StatusColumns = []string{"component_id", "job_id", "enabled", "locked", "lock_time", "now",
 	"exists", "cockroach"}
 

@@ -11,31 +11,31 @@ import (
 )
 
 // Guard guards the ticks of one job by a lock. The zero Guard runs nothing: every [Result] is
-// [Failed] and says why. A Guard is safe for concurrent use if its Report and Now are.
+// [Failed]. A Guard is safe for concurrent use if its Report and Now are.
 type Guard struct {
 	// Lock has the lock. Without a database, use lock.NewMemory.
 	Lock *lock.Lock
 
-	// Job is what the lock is asked for with each tick. It must have a JobName that belongs to
-	// this job alone, and neither a JobID nor a Tick, which the Guard fills in.
+	// Job describes the lock. It must have a JobName that belongs to this job alone, and no JobID
+	// or Tick, which the Guard sets.
 	Job lock.Job
 
-	// Report, unless nil, is told the outcome of each tick before the call returns, from several
-	// goroutines at once. Nil means slog.Default(): what went wrong is an error, Held and Disabled
-	// are warnings, Stopped is information, the rest is for debugging.
+	// Report, unless nil, is called with the outcome of each tick before the call returns, from
+	// several goroutines at once. Nil means slog.Default(): failures are logged as errors, Held
+	// and Disabled as warnings, Stopped at the level info, the rest at the level debug.
 	Report func(ctx context.Context, r Result)
 
-	// Now is the clock of this instance. Nil means time.Now. It decides when [Guard.Loop] fires
-	// and, together with a schedule, which tick fires.
+	// Now is the clock of this instance. Nil means time.Now. It determines when [Guard.Loop]
+	// fires and, with a schedule, which tick fires.
 	Now func() time.Time
 }
 
-// Outcome is what has become of a tick on this instance.
+// Outcome is the outcome of a tick on this instance.
 type Outcome string
 
 // The outcomes.
 const (
-	// Ran: it was run here. Result.Err is what the job returned, or what went wrong with its lock.
+	// Ran: it was run here. Result.Err is what the job returned, or the error of its lock.
 	Ran Outcome = "ran"
 	// AlreadyRun: this tick or a later one has been run, or Spacing has not passed. Result.Err is
 	// an *lock.ErrAlreadyRun.
@@ -45,30 +45,30 @@ const (
 	Running Outcome = "running"
 	// Held: the run of an earlier tick has not ended. Result.Err is an *lock.ErrUnauthorised.
 	Held Outcome = "held"
-	// Disabled: the job is. Result.Err is an *lock.ErrDisabled.
+	// Disabled: the job is disabled. Result.Err is an *lock.ErrDisabled.
 	Disabled Outcome = "disabled"
-	// Ahead: it was not run, since it lies ahead of the database's clock: this instance's clock is
-	// fast. Result.Err is an *lock.ErrTickAhead.
+	// Ahead: it was not run, because it is ahead of the database's clock: this instance's clock
+	// is fast. Result.Err is an *lock.ErrTickAhead.
 	Ahead Outcome = "ahead"
 	// Stopped: the context was cancelled before the run or during it, as in a shutdown.
 	Stopped Outcome = "stopped"
-	// Failed: it was not run here, and whether elsewhere is unknown.
+	// Failed: it was not run here; it is unknown whether it was run elsewhere.
 	Failed Outcome = "failed"
 )
 
-// Result is what has become of a tick on this instance, and why.
+// Result is the outcome of a tick on this instance, and the reason.
 type Result struct {
 	ComponentName string
 	JobName       string
 	Tick          time.Time // its scheduled time; zero if Spacing keeps runs apart
 	Outcome       Outcome
-	// Err is nil if the job has run and all went well. The errors that the outcomes name are not
+	// Err is nil if the job has run without an error. The errors that the outcomes name are not
 	// wrapped.
 	Err error
 }
 
-// Holder returns who runs or has run the job, or holds its lock, if the outcome is AlreadyRun,
-// Running or Held.
+// Holder returns the holder that runs or has run the job, or holds its lock, if the outcome is
+// AlreadyRun, Running or Held.
 func (r Result) Holder() (lock.Holder, bool) {
 	switch err := r.Err.(type) {
 	case *lock.ErrAlreadyRun:
@@ -79,19 +79,19 @@ func (r Result) Holder() (lock.Holder, bool) {
 	return lock.Holder{}, false
 }
 
-// Bad reports whether somebody has to look at it: the run has failed, a clock is ahead, or the
-// tick could not be decided.
+// Bad reports whether the result needs attention: the run failed, a clock is fast, or the tick
+// could not be decided.
 func (r Result) Bad() bool {
 	return r.Outcome == Failed || r.Outcome == Ahead || r.Outcome == Ran && r.Err != nil
 }
 
 // Run calls f if this instance acquires the lock for the tick, keeps the lock while f runs, and
-// releases it. tick is the scheduled time of the tick, in whole seconds. The zero time means that
-// ticks have no names and that Job.Spacing keeps the runs apart.
+// releases it. tick is the scheduled time, in whole seconds. The zero time means that ticks have
+// no names and that Job.Spacing separates the runs.
 //
-// The context that f gets ends when ctx does and when the lease is lost; f must return then.
-// [lock.LeaseFrom] returns its lease. If f panics, the lock is released, nothing is reported, and
-// the panic goes on.
+// The context of f ends when ctx ends and when the lease is lost; then f must return.
+// [lock.LeaseFrom] returns the lease from it. If f panics, the lock is released, nothing is
+// reported, and the panic continues.
 func (g Guard) Run(ctx context.Context, tick time.Time, f func(ctx context.Context) error) Result {
 	r := Result{ComponentName: g.Job.ComponentName, JobName: g.Job.JobName, Tick: tick}
 	r.Outcome, r.Err = g.run(ctx, tick, f)
@@ -133,7 +133,7 @@ func (g Guard) run(ctx context.Context, tick time.Time, f func(ctx context.Conte
 	return Failed, err
 }
 
-// cancelled reports whether the cancellation of ctx is all that an error says.
+// cancelled reports whether an error is nothing but the cancellation of ctx.
 func cancelled(ctx context.Context, err error) bool {
 	var db interface{ SQLState() string }
 	return !errors.Is(err, lock.ErrLost) &&
@@ -141,10 +141,9 @@ func cancelled(ctx context.Context, err error) bool {
 			errors.As(err, &db) && db.SQLState() == "57014") // a statement that ctx has cancelled
 }
 
-// Check returns what is wrong with the Guard, as far as it shows before the first tick. s is the
-// schedule that all instances fire. A schedule whose ticks are counted from when the process
-// starts is an error, since they have no names in common. A nil schedule stands for such ticks,
-// which Job.Spacing has to keep apart.
+// Check returns an error that can be found before the first tick. s is the schedule that all
+// instances fire. A schedule that counts from the start of the process is an error, since its
+// ticks have no common names. A nil schedule means such ticks, which Job.Spacing must separate.
 func (g Guard) Check(s Schedule) error {
 	if err := g.check(s != nil); err != nil || s == nil {
 		return err
@@ -187,8 +186,8 @@ func (g Guard) check(named bool) error {
 	return fmt.Errorf("locktick: job %q: %s", g.Job.JobName, wrong)
 }
 
-// Tell tells r to Report, or to the default logger. It is for adapters, which learn of what
-// [Guard.Run] never saw.
+// Tell passes r to Report, or logs it with the default logger. It is for adapters, which have
+// results that [Guard.Run] doesn't know.
 func (g Guard) Tell(ctx context.Context, r Result) {
 	if g.Report != nil {
 		g.Report(ctx, r)

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// OutcomeHeader is the header of every response of [Guard.Handler] and [Guard.Middleware] that
-// names the [Outcome] of the tick, or "bad request" if the request doesn't name its tick.
+// OutcomeHeader is a header of every response of [Guard.Handler] and [Guard.Middleware]. It has
+// the [Outcome] of the tick, or "bad request" if the request doesn't name its tick.
 const OutcomeHeader = "Lock-Outcome"
 
-// TickOf returns the tick that a request is for. It must be the same for the requests to all
-// instances, so it has to come from who sends them.
+// TickOf returns the tick of a request. It must be the same for the requests to all instances, so
+// the sender must name it.
 type TickOf func(r *http.Request) (time.Time, error)
 
-// FromHeader takes the tick from a header that has its scheduled time as of RFC 3339, in whole
-// seconds, such as the header X-CloudScheduler-ScheduleTime of Google's Cloud Scheduler, or what
-// curl is given by -H "Tick: $(date -u +%FT%H:%M:00Z)".
+// FromHeader returns a TickOf that reads the scheduled time from a header, as in RFC 3339 and in
+// whole seconds. Google's Cloud Scheduler sends X-CloudScheduler-ScheduleTime; curl may send -H
+// "Tick: $(date -u +%FT%H:%M:00Z)".
 func FromHeader(name string) TickOf {
 	return func(r *http.Request) (time.Time, error) {
 		value := r.Header.Get(name)
@@ -39,13 +39,13 @@ func FromHeader(name string) TickOf {
 	}
 }
 
-// Handler runs f for a request, if this instance acquires the lock for its tick, and answers when
-// f has returned. The context of f ends with the request's, so also when the client goes away,
-// and when the lease is lost. A nil tick means that ticks have no names and that Job.Spacing
-// keeps the runs apart.
+// Handler returns a handler that runs f if this instance acquires the lock for the tick of the
+// request. It answers when f has returned. The context of f ends with the request, for example
+// when the client disconnects, and when the lease is lost. A nil tick means that ticks have no
+// names and that Job.Spacing separates the runs.
 //
-// The answer is a line of JSON and a status. It is a success only if the run of this very tick is
-// known to have succeeded:
+// The answer is a line of JSON and a status. The status is a success only if the run of this tick
+// is known to have succeeded:
 //
 //	200 OK                     ran: here, and the job returned nil
 //	200 OK                     already run: this tick, if the Job has RetryFailed: it has not failed
@@ -57,10 +57,10 @@ func FromHeader(name string) TickOf {
 //	500 Internal Server Error  ran: here, and the job has failed, or lost its lock
 //	503 Service Unavailable    failed: the database could not be asked; or stopped, as in a shutdown
 //
-// A scheduler that repeats what was no success needs RetryFailed: without it, a run that has
-// failed is not repeated, and the answer stays a 409. What exactly went wrong is for [Guard] to
-// report, and not in the answer. Handler answers every method and everybody: let a mux and your
-// authentication see to that.
+// If the scheduler repeats requests that don't succeed, set RetryFailed. Otherwise a failed run
+// is not repeated, and the answer stays a 409. The answer has no details of an error: [Guard]
+// reports them. Handler answers every method and every client: restrict them with a mux and your
+// authentication.
 func (g Guard) Handler(tick TickOf, f func(ctx context.Context) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if result, ok := g.serve(w, r, tick, f); ok {
@@ -69,11 +69,10 @@ func (g Guard) Handler(tick TickOf, f func(ctx context.Context) error) http.Hand
 	})
 }
 
-// Middleware calls next for a request, if this instance acquires the lock for its tick; the
-// answer is next's then, with the [OutcomeHeader] "ran", and a status of 400 or more means that
-// the run has failed. Otherwise, and if next has answered nothing before its lock was lost, it
-// answers as [Guard.Handler] does. The context of the request that next gets ends when the lease
-// is lost.
+// Middleware returns a handler that calls next if this instance acquires the lock for the tick of
+// the request. The answer is then next's, with the [OutcomeHeader] "ran"; a status of 400 or more
+// means that the run failed. If the lock isn't acquired, or is lost before next has answered, the
+// answer is that of [Guard.Handler]. The context of next's request ends when the lease is lost.
 func (g Guard) Middleware(tick TickOf, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		own := &response{ResponseWriter: w}

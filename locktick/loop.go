@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Loop calls f with every tick of the schedule for which this instance acquires the lock, until
-// ctx ends; then it returns ctx.Err() as soon as f has returned. Any other error is that of
-// [Guard.Check], or says that the schedule has no more ticks. What becomes of each tick, and what
-// f returns, is told as [Guard] says.
+// Loop calls f at every tick of the schedule for which this instance acquires the lock. When ctx
+// ends, it returns ctx.Err() as soon as f has returned. Any other error is that of [Guard.Check],
+// or says that the schedule has no more ticks. The Guard reports the outcome of each tick and
+// what f returns.
 //
-// Loop fires when the wall clock of this instance has reached the tick, also if the clock is
-// stepped meanwhile. It fires one tick after the other: those that are due while f runs, or while
-// the process is stopped, are left to other instances.
+// Loop fires when the wall clock of this instance reaches the tick, even if the clock is stepped.
+// It fires one tick after the other: ticks that are due while f runs, or while the process is
+// stopped, are left to other instances.
 func (g Guard) Loop(ctx context.Context, s Schedule, f func(ctx context.Context) error) error {
 	if err := g.Check(s); err != nil {
 		return err

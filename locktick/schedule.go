@@ -2,15 +2,16 @@ package locktick
 
 import "time"
 
-// Schedule is when ticks are due. Those of github.com/robfig/cron/v3 are Schedules, see [In].
+// Schedule determines when ticks are due. The schedules of github.com/robfig/cron/v3 implement
+// it; see [In].
 type Schedule interface {
 	// Next returns the first tick after t, or the zero time if there is none.
 	Next(t time.Time) time.Time
 }
 
-// Every is the [Schedule] of the multiples of a period in UTC: Every(15*time.Minute) ticks at the
-// full hour and at quarter past it, Every(24*time.Hour) at midnight, Every(7*24*time.Hour) on
-// Mondays. The period must be whole seconds. 0 and less never tick.
+// Every is the [Schedule] of the multiples of a period in UTC. Every(15*time.Minute) ticks at
+// each full and quarter hour, Every(24*time.Hour) at midnight, Every(7*24*time.Hour) on Mondays.
+// The period must be whole seconds. 0 and less never tick.
 type Every time.Duration
 
 // Next returns the first multiple of the period after t.
@@ -22,10 +23,10 @@ func (e Every) Next(t time.Time) time.Time {
 	return t.UTC().Truncate(period).Add(period)
 }
 
-// In returns the ticks of s in a location, for a schedule that goes by the location of the time
-// that it is given, as those of github.com/robfig/cron/v3 do. nil means time.Local. A tick in the
-// hour that is left out when summer begins, which such a schedule skips, is due as long after
-// that hour began as it should have been: 02:30 at 03:30.
+// In returns s in a location, for a schedule that uses the location of the time it is given, as
+// those of github.com/robfig/cron/v3 do. nil means time.Local. A schedule would skip a tick in
+// the hour that is left out when summer time begins; In makes it due as long after the beginning
+// of that hour: 02:30 becomes 03:30.
 func In(location *time.Location, s Schedule) Schedule {
 	if location == nil {
 		location = time.Local
@@ -65,17 +66,16 @@ func (z zoned) Next(t time.Time) time.Time {
 	}
 }
 
-// early is by how much a clock may have been stepped back while a scheduler slept, for a tick to
-// be still known for what it is.
+// early is how far a clock may be stepped back while a scheduler sleeps, for a tick to be still
+// recognized.
 const early = time.Second
 
-// Last returns the tick that fires at now: the last one that is due by now. That is what all
-// instances call it whose clocks are at that tick. It is the zero time if there was none in the
-// last hundred years.
+// Last returns the tick that fires at now: the last one that is due. All instances whose clocks
+// are at that tick get the same. It is the zero time if there was none in the last hundred years.
 //
 // Schedulers sleep by the monotonic clock. If the wall clock is stepped back meanwhile, they fire
-// before it gets there. So if now is less than a second before a tick, and nearer to it than to
-// the one before, Last returns that tick.
+// before it reaches the tick. So if now is less than a second before a tick, and nearer to it
+// than to the one before, Last returns that tick.
 func Last(s Schedule, now time.Time) time.Time {
 	now = now.Round(0) // by the wall clock
 	last := lastBy(s, now)
@@ -87,8 +87,8 @@ func Last(s Schedule, now time.Time) time.Time {
 	return last
 }
 
-// lastBy returns the last tick that is not after now. A Schedule only says what is next, so its
-// time is found by looking from ever further back, and then from as late as possible.
+// lastBy returns the last tick that is not after now. A Schedule only has a Next, so lastBy
+// searches from ever further back, and then narrows the interval.
 func lastBy(s Schedule, now time.Time) time.Time {
 	due := func(back time.Duration) bool {
 		t := s.Next(now.Add(-back))
