@@ -1,5 +1,5 @@
-// Package crdbtest starts CockroachDB nodes for tests: in folders and on ports of their own, gone
-// when the test is.
+// Package crdbtest starts CockroachDB nodes for tests, each in its own folder and on its own
+// ports, and stops them with the test.
 package crdbtest
 
 import (
@@ -23,13 +23,13 @@ import (
 // ErrMissing is the error of Start if CockroachDB is not installed.
 var ErrMissing = errors.New("cockroach is not on PATH")
 
-// Dispensable reports whether a test that Start has failed with err is skipped: CockroachDB is not
-// installed, and the environment does not require it by LOCK_TEST_COCKROACH=required.
+// Dispensable reports whether to skip a test after the error of Start: CockroachDB is not
+// installed, and LOCK_TEST_COCKROACH=required is not set.
 func Dispensable(err error) bool {
 	return errors.Is(err, ErrMissing) && os.Getenv("LOCK_TEST_COCKROACH") != "required"
 }
 
-// A Cluster is nodes that take every user without a password, on the loopback interface.
+// A Cluster has nodes on the loopback interface that accept every user without a password.
 type Cluster struct {
 	Nodes []*Node
 	dir   string
@@ -45,7 +45,7 @@ type Node struct {
 	stdin io.WriteCloser
 }
 
-// Start starts a cluster of that many nodes and returns when all take connections.
+// Start starts a cluster of that many nodes and returns when all accept connections.
 func Start(nodes int) (c *Cluster, err error) {
 	bin, err := exec.LookPath("cockroach")
 	if err != nil {
@@ -96,7 +96,7 @@ func Start(nodes int) (c *Cluster, err error) {
 	return c, nil
 }
 
-// init makes one cluster of the nodes, as soon as one of them listens.
+// init joins the nodes to a cluster, as soon as one of them listens.
 func (c *Cluster) init(bin string) error {
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		out, err := exec.Command(bin, "init", "--insecure", "--host="+c.Nodes[0].Addr).CombinedOutput()
@@ -109,14 +109,13 @@ func (c *Cluster) init(bin string) error {
 	}
 }
 
-// DSN returns the URL of a node. The parameters are put in as they are: "connect_timeout=2".
+// DSN returns the URL of a node. The parameters are appended unchanged: "connect_timeout=2".
 func (n *Node) DSN(params ...string) string {
 	return "postgres://root@" + n.Addr + "/defaultdb?" +
 		strings.Join(append([]string{"sslmode=disable"}, params...), "&")
 }
 
-// guard kills the node when its standard input ends: by Kill, or because the test process is no
-// more.
+// guard kills the node when its standard input ends: by Kill, or with the test process.
 const guard = `"$@" >>"$0/out" 2>&1 </dev/null & echo $!; read word; kill -KILL $!; wait $!`
 
 func (n *Node) start() error {
@@ -162,7 +161,7 @@ func (n *Node) ready() error {
 	}
 }
 
-// Run starts the node again after Kill, and returns when it takes connections.
+// Run restarts the node after Kill, and returns when it accepts connections.
 func (n *Node) Run() error {
 	if err := n.start(); err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package faultproxy stands between a client and a PostgreSQL server and cuts their connection
-// where a test says, to the message.
+// Package faultproxy is a proxy between a client and a PostgreSQL server that cuts their
+// connection at a given message.
 package faultproxy
 
 import (
@@ -10,8 +10,8 @@ import (
 	"sync"
 )
 
-// A Fault cuts the connection once. Messages are counted from [Proxy.Arm] on; those that open or
-// end a connection don't count.
+// A Fault cuts the connection once. Messages are counted from [Proxy.Arm]; those that open or end
+// a connection don't count.
 type Fault struct {
 	Place Place
 	N     int // which message, from 0, where Place is of one
@@ -21,10 +21,10 @@ type Fault struct {
 // Place is where a Fault cuts.
 type Place int
 
-// What the server has been told and what the client hears.
+// The places differ in what the server gets and what the client hears.
 const (
 	BeforeRequest Place = iota // request N does not reach the server
-	BeforeReply                // the server has sent reply N, and it does not reach the client
+	BeforeReply                // the server sends reply N, which does not reach the client
 	AmidReply                  // half of reply N reaches the client
 	// the server has carried out a statement with parameters, and nothing of that reaches the client
 	ReplyLost
@@ -33,14 +33,14 @@ const (
 	NotCommitted
 )
 
-// Then is how a Proxy treats new connections after the Fault.
+// Then is how a Proxy treats new connections after a Fault.
 type Then int
 
 // From the best to the worst.
 const (
-	Recover Then = iota // takes them
+	Recover Then = iota // accepts them
 	Refuse              // resets them, until Heal
-	Vanish              // no longer listens, for good
+	Vanish              // stops listening, for good
 )
 
 func (t Then) String() string { return [...]string{"recovering", "refusing", "gone"}[t] }
@@ -68,15 +68,15 @@ type Proxy struct {
 	links    map[*link]struct{}
 }
 
-// A link is a connection of a client and the proxy's own for it to the server.
+// A link is a connection of a client and the proxy's connection to the server for it.
 type link struct {
 	client, server net.Conn
-	open           bool // past the exchange that begins a connection
-	executing      bool // a statement with parameters was sent, and its Sync not yet
-	executed       bool // and its Sync too
+	open           bool // past the start-up of the connection
+	executing      bool // a statement with parameters was sent, without its Sync
+	executed       bool // with its Sync
 }
 
-// Start returns a Proxy for the server at the address, which takes connections until Close.
+// Start returns a Proxy for the server at the address, which accepts connections until Close.
 func Start(server string) (*Proxy, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -90,14 +90,14 @@ func Start(server string) (*Proxy, error) {
 // Addr is the address that clients connect to.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// Arm makes f happen to the client's next exchange with the server.
+// Arm arms f for the client's next exchange with the server.
 func (p *Proxy) Arm(f Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.armed, p.requests, p.replies = &f, 0, 0
 }
 
-// Disarm reports whether the Fault has happened; it will no more.
+// Disarm disarms the Fault and reports whether it has happened.
 func (p *Proxy) Disarm() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,7 +121,7 @@ func (p *Proxy) Heal() {
 	p.refusing = false
 }
 
-// Close cuts all connections and returns when nothing of the Proxy runs any more.
+// Close cuts all connections and returns when the Proxy has ended.
 func (p *Proxy) Close() {
 	p.listener.Close()
 	p.Refuse()
@@ -149,7 +149,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-// begin makes l one of the connections that can be cut, unless none are taken.
+// begin registers l as a connection that can be cut, unless none are accepted.
 func (p *Proxy) begin(l *link) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -183,15 +183,14 @@ func (p *Proxy) serve(client net.Conn) {
 		defer l.cut()
 		p.relay(server, client, func(m message) (message, bool) { return p.reply(l, m) })
 	})
-	// The message that a client begins with has a length and no type.
+	// The first message of a client has a length and no type.
 	if startup, err := readMessage(client, 0); err != nil || write(server, startup) != nil {
 		return
 	}
 	p.relay(client, server, func(m message) (message, bool) { return p.request(l, m) })
 }
 
-// relay passes messages on until decide, told of one, gives what to pass on instead and says that
-// it is the last.
+// relay passes messages on until decide returns a last one to pass on.
 func (p *Proxy) relay(from, to net.Conn, decide func(message) (message, bool)) {
 	for {
 		m, err := readMessage(from, 1)
@@ -205,7 +204,7 @@ func (p *Proxy) relay(from, to net.Conn, decide func(message) (message, bool)) {
 	}
 }
 
-// The messages that matter here.
+// The types of messages that are used here.
 const (
 	execute         = 'E'
 	flush           = 'H'
@@ -231,7 +230,7 @@ func (p *Proxy) request(l *link, m message) (pass message, last bool) {
 		l.executing = true
 	case syncMessage:
 		if l.executing && p.armed.Place == NotCommitted {
-			m = message{flush, 0, 0, 0, 4} // asks for the replies, which Sync does too, and for no more
+			m = message{flush, 0, 0, 0, 4} // asks only for the replies, where Sync would also commit
 		}
 		l.executed = l.executing
 	}
@@ -261,7 +260,7 @@ func (p *Proxy) reply(l *link, m message) (pass message, last bool) {
 	return m, false
 }
 
-// strike makes the Fault happen. What is left of l is cut when its last message has passed.
+// strike executes the Fault. The rest of l is cut when its last message has passed.
 func (p *Proxy) strike(l *link) (last bool) {
 	then := p.armed.Then
 	p.armed = nil
@@ -279,7 +278,7 @@ func (p *Proxy) strike(l *link) (last bool) {
 	return true
 }
 
-// A message is one of PostgreSQL's, with its type and its length.
+// A message is a message of PostgreSQL's protocol, with its type and its length.
 type message []byte
 
 func readMessage(r io.Reader, typeBytes int) (message, error) {

@@ -1,5 +1,5 @@
-// Package lease has the rules by which a holder trusts its lease. They need no clock, no lock and
-// no goroutine: the caller gives the time.
+// Package lease has the rules by which a holder trusts its lease. They need no clock, mutex or
+// goroutine: the caller passes the time.
 package lease
 
 import (
@@ -8,23 +8,24 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// forever is how often a lease is renewed that never expires: only to learn of a release by force.
+// forever is the interval of renewals of a lease that never expires, which only find a forced
+// release.
 const forever = 10 * time.Second
 
-// State is what a holder knows of its lease.
+// State is a holder's view of its lease.
 type State struct {
 	ttl      time.Duration // 0: the lease never expires
 	margin   time.Duration
 	term     store.Term // Last is not used
-	reach    time.Time  // up to which lock time a renewal in doubt may match, should it arrive yet
+	reach    time.Time  // the latest lock time that a renewal in doubt may match if it still arrives
 	asked    bool       // Tick has asked for a renewal that has not ended
 	sent     time.Time  // when the renewal under way was sent; zero if there is none
-	due      time.Time  // when the next renewal is to be sent
-	deadline time.Time  // until when nobody else can have the lock; zero if the lease never expires
+	due      time.Time  // of the next renewal
+	deadline time.Time  // until then nobody else can have the lock; zero if the lease never expires
 }
 
-// New returns the state of a lease that was asked for at sent and granted with that lock time, of
-// which age had passed already. The TTL counts from before the round trip.
+// New returns the state of a lease that was asked for at sent and granted with that lock time,
+// which is age old. The TTL counts from sent, before the round trip.
 func New(ttl, margin time.Duration, sent, lockTime time.Time, age time.Duration) State {
 	s := State{ttl: ttl, margin: margin, sent: sent.Add(-max(age, 0)), term: store.Term{TTL: ttl}}
 	s.Answered(lockTime, false)
@@ -39,8 +40,8 @@ func (s *State) Interval() time.Duration {
 	return s.ttl / 3
 }
 
-// Term returns the term that a statement about the lease has to name: one lock time, or up to a
-// TTL more while a renewal in doubt or under way may move it.
+// Term returns the term for the next statement: one lock time, or up to a TTL more while a
+// renewal in doubt or under way may move it.
 func (s *State) Term() store.Term {
 	if !s.sent.IsZero() || !s.term.First.After(s.reach) {
 		return s.term.Widen()
@@ -50,7 +51,7 @@ func (s *State) Term() store.Term {
 	return t
 }
 
-// Deadline returns until when the lease can be trusted; zero if it never expires.
+// Deadline returns the time until which the lease can be trusted; zero if it never expires.
 func (s *State) Deadline() time.Time { return s.deadline }
 
 // Trusted reports whether nobody else can have the lock at now.
@@ -58,11 +59,10 @@ func (s *State) Trusted(now time.Time) bool {
 	return s.deadline.IsZero() || now.Before(s.deadline)
 }
 
-// Sent notes that a renewal is sent at now.
+// Sent records that a renewal is sent at now.
 func (s *State) Sent(now time.Time) { s.sent = now }
 
-// By returns by when a renewal sent at now is to be answered: one that hangs leaves time for
-// another.
+// By returns the time limit of a renewal sent at now: one that hangs leaves time for another.
 func (s *State) By(now time.Time) time.Time {
 	if s.deadline.IsZero() {
 		return now.Add(forever)
@@ -70,9 +70,8 @@ func (s *State) By(now time.Time) time.Time {
 	return now.Add(s.deadline.Sub(now) * 2 / 3)
 }
 
-// Answered notes that the renewal has set the lock time. If it took more than one attempt, one
-// that is in doubt may arrive yet and move the lock time again: the doubt lasts until none can
-// match.
+// Answered records that the renewal has set the lock time. If it took several attempts, one in
+// doubt may still arrive and move the lock time again. The doubt lasts until none can match.
 func (s *State) Answered(lockTime time.Time, doubt bool) {
 	s.doubt(doubt)
 	s.term.First = lockTime
@@ -83,10 +82,10 @@ func (s *State) Answered(lockTime time.Time, doubt bool) {
 	s.asked, s.sent = false, time.Time{}
 }
 
-// Failed notes that the renewal has failed at now, and whether it may have moved the lock time.
+// Failed records that the renewal has failed at now, and whether it may have moved the lock time.
 func (s *State) Failed(now time.Time, doubt bool) {
 	s.doubt(doubt)
-	s.due = now.Add(s.Interval() / 8) // there is time for more than one more
+	s.due = now.Add(s.Interval() / 8) // there is time for several more
 	s.asked, s.sent = false, time.Time{}
 }
 
@@ -106,17 +105,17 @@ func (s *State) doubt(doubt bool) {
 // always is after every lock time.
 var always = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// An Action is what is to be done.
+// An Action is the next step of the keeper.
 type Action int
 
 // The actions.
 const (
 	Rest   Action = iota
-	Renew         // send a renewal; Answered or Failed has to follow
+	Renew         // send a renewal; Answered or Failed must follow
 	Expire        // the lease can't be trusted any more
 )
 
-// Tick returns what is to be done at now, and when to ask again.
+// Tick returns the action at now, and when to ask again.
 func (s *State) Tick(now time.Time) (Action, time.Time) {
 	switch {
 	case !s.Trusted(now):

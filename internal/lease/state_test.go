@@ -14,7 +14,7 @@ func at(seconds float64) time.Time {
 	return time.Unix(1000, 0).Add(time.Duration(seconds * float64(time.Second)))
 }
 
-// A move is what becomes of a state, and what is expected then. The TTL is 30 s, the margin 3 s.
+// A move changes a state, and has the expected one. The TTL is 30 s, the margin 3 s.
 type move func(t *testing.T, s *State)
 
 func ticks(now float64, want Action, next float64) move {
@@ -33,7 +33,7 @@ func answered(lockTime float64) move {
 	return func(_ *testing.T, s *State) { s.Answered(at(lockTime), false) }
 }
 
-// after is answered by an attempt after one that is in doubt, which may arrive yet.
+// after is a renewal that is answered after an attempt in doubt, which may still arrive.
 func after(lockTime float64) move {
 	return func(_ *testing.T, s *State) { s.Answered(at(lockTime), true) }
 }
@@ -54,7 +54,7 @@ func by(now, want float64) move {
 	return func(t *testing.T, s *State) { require.Equal(t, at(want), s.By(at(now))) }
 }
 
-// term is one lock time, or up to last; 0: without a bound.
+// term is one lock time, or up to last; 0: no bound.
 func term(first, last float64) move {
 	return func(t *testing.T, s *State) {
 		want := store.Term{First: at(first), Last: at(last), TTL: s.ttl}

@@ -1,5 +1,5 @@
-// Package observed has what the adapters of a lock's observer share: what this process holds, as
-// far as the events tell, and the words for why a call was refused or a lease lost.
+// Package observed is shared by the adapters of a lock's observer: it derives the locks that this
+// process holds from the events, and has the words for refusals and losses.
 package observed
 
 import (
@@ -9,14 +9,13 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// maxHolds limits what is kept of a job: a hold whose end nobody tells, such as that of a Lock
-// without an Unlock, is dropped when so many have come after it.
+// maxHolds limits the holds of a job. A hold without an end, such as that of a Lock without an
+// Unlock, is dropped when so many have come after it.
 const maxHolds = 8
 
-// Holds is what this process holds, and has held, of one job's lock, as far as the events tell.
-// There is one row, so only the hold with the newest token can still be good: the others wait for
-// the event that says how they ended, which another goroutine may be about to tell. It is not
-// safe for concurrent use.
+// Holds has the holds of one job by this process, as far as the events tell. Only the hold with
+// the newest token can still be good. The others wait for the event of their end, which another
+// goroutine may be about to send. It is not safe for concurrent use.
 type Holds[T any] struct {
 	all    []Hold[T]
 	newest int64 // token
@@ -35,8 +34,8 @@ type Hold[T any] struct {
 	ttl                time.Duration
 }
 
-// Note brings the holds up to date, and returns the one that the event ends, if it does. One that
-// the event begins gets the tag.
+// Note applies an event, and returns the hold that it ends, if any. A hold that it begins gets
+// the tag.
 func (h *Holds[T]) Note(e lock.Event, now time.Time, tag T) (ended Hold[T], ok bool) {
 	switch e.Kind {
 	case lock.Acquired, lock.TakenOver:
@@ -68,8 +67,8 @@ func (h *Holds[T]) begin(e lock.Event, now time.Time, tag T) {
 	if !n.lease {
 		n.componentID, n.jobID = e.ComponentID, e.JobID
 	}
-	// A Lock or Acquire by the same IDs is granted again, and unless the lock was renewed since,
-	// with the same token.
+	// A Lock or Acquire by the same IDs is granted again, with the same token unless the lock was
+	// renewed since.
 	if slices.ContainsFunc(h.all, func(o Hold[T]) bool {
 		return o.token == n.token &&
 			o.lease == n.lease
@@ -83,13 +82,13 @@ func (h *Holds[T]) begin(e lock.Event, now time.Time, tag T) {
 	h.newest = max(h.newest, n.token)
 }
 
-// find returns the index of the hold that an event is about, or -1.
+// find returns the index of the hold of an event, or -1.
 func (h *Holds[T]) find(e lock.Event) int {
 	switch {
 	case e.Kind == lock.Lost, slices.Contains([]string{"Renew", "Release", "GiveBack"}, e.Operation):
 		return slices.IndexFunc(h.all, func(o Hold[T]) bool { return o.lease && o.token == e.Token })
 	case e.Operation == "Unlock", e.Operation == "ForceRelease" && e.Kind == lock.Released:
-		// A lease that is released by force is told to be lost when it notices.
+		// A lease that is released by force is reported as lost when it notices.
 		return slices.IndexFunc(h.all, func(o Hold[T]) bool {
 			return !o.lease && o.componentID == e.ComponentID && o.jobID == e.JobID
 		})
@@ -103,8 +102,8 @@ func (h *Holds[T]) Leased(now time.Time) bool {
 	return leased && (until.IsZero() || !now.After(until))
 }
 
-// Until returns until when the lease counts that this process holds, and whether there is one. The
-// zero time means that it doesn't expire.
+// Until returns when the lease of this process ends, and whether there is one. The zero time
+// means that it doesn't expire.
 func (h *Holds[T]) Until() (until time.Time, leased bool) {
 	i := slices.IndexFunc(h.all, func(o Hold[T]) bool { return o.lease && o.token == h.newest })
 	if i < 0 {

@@ -8,11 +8,11 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// Why a call was refused, or failed, or a lease lost.
+// The reasons for which a call was refused or failed, or a lease was lost.
 const (
 	Held           = "held"        // by another
-	Disabled       = "disabled"    // the job
-	AlreadyRun     = "already_run" // the tick, or too short a while ago
+	Disabled       = "disabled"    // the job is
+	AlreadyRun     = "already_run" // the tick, or within Spacing
 	Lost           = "lost"        // Unlock, Release or GiveBack, when another has taken over
 	Other          = "other"       // a lease that was not renewed in time, or released by force
 	UnknownOutcome = "unknown_outcome"
@@ -25,7 +25,7 @@ const (
 func Refusal(e lock.Event) string {
 	switch {
 	case slices.Contains([]string{"Unlock", "Release", "GiveBack"}, e.Operation):
-		return Lost // by the caller, who thought to have it
+		return Lost // by the caller, who expected to hold it
 	case is[*lock.ErrDisabled](e.Err):
 		return Disabled
 	case is[*lock.ErrAlreadyRun](e.Err):

@@ -19,7 +19,7 @@ func (s *Server) Processes() (pids []int) {
 	if content, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid")); err == nil {
 		postmaster, _, _ = strings.Cut(string(content), "\n")
 	}
-	// All of them work in the folder of the data, also those that have lost their parent.
+	// All of them have the data folder as their working directory, even orphans.
 	all, _ := filepath.Glob("/proc/[0-9]*/cwd")
 	for _, path := range all {
 		if dir, err := os.Readlink(path); err != nil || dir != s.data() {
@@ -42,10 +42,10 @@ func (s *Server) Signal(signal syscall.Signal) {
 	}
 }
 
-// Kill kills all processes of the server with SIGKILL, as the kernel does when memory runs out,
-// and returns when they are gone. What was committed is there after Run.
+// Kill kills all processes of the server with SIGKILL, like the kernel when memory runs out, and
+// returns when they are gone. What was committed survives.
 func (s *Server) Kill() {
-	// The postmaster first, or it would have others.
+	// The postmaster first, so that it starts no others.
 	for pids := s.Processes(); len(pids) > 0; pids = s.Processes() {
 		for _, pid := range pids {
 			syscall.Kill(pid, syscall.SIGKILL)
@@ -91,7 +91,7 @@ func (s *Server) Standby(settings ...string) (*Server, error) {
 	return r, nil
 }
 
-// Promote makes a standby a primary, and returns when it is one.
+// Promote promotes a standby, and returns when it is the primary.
 func (s *Server) Promote() error {
 	out, err := s.command(filepath.Join(s.bin, "pg_ctl"), "promote", "-w", "-D",
 		s.data()).CombinedOutput()

@@ -1,5 +1,5 @@
-// Package pgtest starts PostgreSQL servers for tests: in a folder and on a port of their own,
-// gone when the test is.
+// Package pgtest starts PostgreSQL servers for tests, each in its own folder and on its own port,
+// and stops them with the test.
 package pgtest
 
 import (
@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// Server is a PostgreSQL server that takes every user without a password, on the loopback
-// interface.
+// Server is a PostgreSQL server on the loopback interface that accepts every user without a
+// password.
 type Server struct {
 	Port   int
 	dir    string
@@ -30,18 +30,18 @@ type Server struct {
 	params []string
 }
 
-// ErrMissing is the error of Start where PostgreSQL is not installed.
+// ErrMissing is the error of Start if PostgreSQL is not installed.
 var ErrMissing = errors.New("PostgreSQL's initdb and postgres are neither on PATH nor under " +
 	"/usr/lib/postgresql")
 
-// Dispensable reports whether a test that Start has failed with err is skipped: PostgreSQL is not
-// installed, and the environment doesn't say that it has to be, by LOCK_TEST_POSTGRES=required.
+// Dispensable reports whether to skip a test after the error of Start: PostgreSQL is not
+// installed, and LOCK_TEST_POSTGRES=required is not set.
 func Dispensable(err error) bool {
 	return errors.Is(err, ErrMissing) && os.Getenv("LOCK_TEST_POSTGRES") != "required"
 }
 
-// Start creates a cluster and starts its server with the given settings, such as "fsync=off", and
-// returns when it takes connections.
+// Start creates a cluster, starts its server with settings such as "fsync=off", and returns when
+// it accepts connections.
 func Start(settings ...string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
@@ -63,21 +63,21 @@ func Start(settings ...string) (*Server, error) {
 	return s, nil
 }
 
-// DSN returns the URL of a database of the server's. The parameters are put in as they are:
+// DSN returns the URL of a database of the server. The parameters are appended unchanged:
 // "search_path=x".
 func (s *Server) DSN(params ...string) string {
 	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?%s", s.Port,
 		strings.Join(append([]string{"sslmode=disable"}, params...), "&"))
 }
 
-// binaries finds the folder of the newest installation, unless LOCK_TEST_POSTGRES_BIN names one.
+// binaries returns the folder of the newest installation, or LOCK_TEST_POSTGRES_BIN.
 func binaries() (string, error) {
 	if dir := os.Getenv("LOCK_TEST_POSTGRES_BIN"); dir != "" {
 		return dir, nil
 	}
 	var dirs []string
 	if path, err := exec.LookPath("initdb"); err == nil {
-		// A link leads to where all the programs are.
+		// A link leads to the folder of all programs.
 		if real, err := filepath.EvalSymlinks(path); err == nil {
 			path = real
 		}
@@ -151,8 +151,8 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// guard stops the server when Stop or Close says so on its standard input, or when that ends
-// because the test process is no more. Only after Stop it leaves the data.
+// guard stops the server when Stop or Close tells it to on its standard input, or when that ends
+// with the test process. Only after Stop it keeps the data.
 const guard = `dir=$1; shift
 "$@" >>"$dir/log" 2>&1 </dev/null &
 read word
@@ -160,7 +160,7 @@ kill -INT $!
 wait $!
 [ "$word" = keep ] || rm -rf "$dir"`
 
-// Run starts the server again after Stop or Kill, and returns when it takes connections.
+// Run restarts the server after Stop or Kill, and returns when it accepts connections.
 func (s *Server) Run() error {
 	s.guard = s.command("sh", append([]string{"-c", guard, "sh", s.dir, filepath.Join(s.bin,
 		"postgres")}, s.params...)...)
@@ -185,8 +185,8 @@ func (s *Server) Run() error {
 	}
 }
 
-// ready reads the server's own word for it, the last line of a file that it keeps; that of a
-// standby is another.
+// ready reads the server's state from the last line of its postmaster.pid. A standby has another
+// word for it.
 func (s *Server) ready() bool {
 	content, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
 	status := strings.TrimSpace(string(content))
@@ -194,7 +194,7 @@ func (s *Server) ready() bool {
 		s.hot())
 }
 
-// hot reports whether a standby is consistent enough to be asked.
+// hot reports whether a standby accepts queries.
 func (s *Server) hot() bool {
 	c, err := net.Dial("unix", filepath.Join(s.dir, fmt.Sprintf(".s.PGSQL.%d", s.Port)))
 	if err == nil {
@@ -203,7 +203,7 @@ func (s *Server) hot() bool {
 	return err == nil
 }
 
-// Stop stops the server. Connections are cut, and what was committed is there after Run.
+// Stop stops the server. It cuts connections and keeps what was committed.
 func (s *Server) Stop() {
 	io.WriteString(s.stdin, "keep\n")
 	s.stdin.Close()

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Policy says how often a call is tried whose failure another attempt may cure.
+// Policy says how often a call is tried if another attempt may succeed.
 type Policy struct {
 	Attempts       int           // 0: 9
 	Backoff        time.Duration // before the second attempt; it doubles. 0: 10 ms
@@ -23,7 +23,7 @@ type Policy struct {
 
 func (p Policy) attempts() int { return cmp.Or(p.Attempts, 9) }
 
-// backoff returns the delay after an attempt, with up to 50% of it taken off.
+// backoff returns the delay after an attempt, minus up to 50%.
 func (p Policy) backoff(attempt int) time.Duration {
 	most := cmp.Or(p.MaxBackoff, time.Second)
 	d := cmp.Or(p.Backoff, 10*time.Millisecond)
@@ -34,22 +34,22 @@ func (p Policy) backoff(attempt int) time.Duration {
 	return d - rand.N(d/2+1)
 }
 
-// A call that loses a race looks again. Each loss is another's gain, so it won't lose for ever.
+// A call that loses a race looks again. Another wins each of them, so it doesn't lose for ever.
 const (
-	maxRaces     = 100 // after which it fails
-	patientRaces = 3   // after which it waits for the rival, where the statement gives a choice
+	maxRaces     = 100 // then it fails
+	patientRaces = 3   // then it waits for the rival, if the statement can
 )
 
-// What a call does.
+// The kinds of calls.
 type kind int
 
 const (
-	reads kind = iota // it is never in doubt
-	lists             // it reads many rows, which outlive it: they take a connection from the pool
+	reads kind = iota // never in doubt
+	lists             // reads rows that outlive the call: they take a connection from the pool
 	writes
 )
 
-// A call is one call under way: what its attempts ask, and what they have learned.
+// A call is a call under way, with what its attempts have learned.
 type call struct {
 	t     *Table
 	kind  kind
@@ -57,8 +57,8 @@ type call struct {
 	d     *dialect
 	db    DB
 	doubt bool  // an attempt may have taken effect
-	races int   // that were lost
-	last  error // of the attempt before
+	races int   // lost
+	last  error // of the previous attempt
 }
 
 // patience returns the argument that makes an acquisition wait for a rival.
@@ -85,7 +85,7 @@ func (c *call) queryRow(ctx context.Context, name string, args []any, dest ...an
 	return queryRow(ctx, c.db, c.d.text(name), args, dest...)
 }
 
-// write sends a statement that may write, and reports whether it has answered with a row.
+// write sends a statement that may write, and reports whether it returned a row.
 func (c *call) write(ctx context.Context, name string, args []any, dest ...any) (bool, error) {
 	err := c.queryRow(ctx, name, args, dest...)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -95,14 +95,14 @@ func (c *call) write(ctx context.Context, name string, args []any, dest ...any) 
 	return err == nil, err
 }
 
-// exec sends a statement that writes and has no answer.
+// exec sends a statement that writes and returns no row.
 func (c *call) exec(ctx context.Context, name string, args ...any) error {
 	err := exec(ctx, c.db, c.d.text(name), args...)
 	c.doubt = c.doubt || err != nil && inDoubt(err)
 	return err
 }
 
-// heard is told which of the two kinds of server that share their drivers has answered.
+// heard records which of the two kinds of servers with common drivers has answered.
 func (c *call) heard(isCockroach bool) error {
 	defer c.t.sure.Store(true) // last: whoever sees it sees the dialect
 	if !isCockroach || c.d.name == Cockroach {
@@ -112,7 +112,7 @@ func (c *call) heard(isCockroach bool) error {
 	return errLearned
 }
 
-// identify asks the server what it is. The error is errLearned if it is another than was believed.
+// identify asks for the server's kind. The error is errLearned if it is not the expected one.
 func (t *Table) identify(ctx context.Context, c *call) error {
 	var isCockroach bool
 	err := queryRow(ctx, t.db, "SELECT version() LIKE 'CockroachDB%'", nil, &isCockroach)
@@ -122,13 +122,12 @@ func (t *Table) identify(ctx context.Context, c *call) error {
 	return c.heard(isCockroach)
 }
 
-// A step asks the database what a call is about, once.
+// A step is one attempt of a call.
 type step[T any] func(context.Context, *call) (T, error)
 
-// do runs step, which asks the database, and runs it again where that can help: every call is
-// idempotent by its IDs, so doing it twice does it once. It reports whether an attempt before the
-// last may have taken effect. In a transaction of the caller's nothing is tried again: what has
-// failed there can only be repeated from the beginning, by the caller.
+// do runs step, and retries it if that may help: a call is idempotent by its IDs. It reports
+// whether an attempt before the last may have taken effect. In the caller's transaction nothing
+// is retried: only the caller can repeat the transaction.
 func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 	res T, doubt bool, err error) {
 	if t.unusable != nil {
@@ -154,16 +153,16 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 				continue
 			}
 		case notUnderstood(err) && c.d.name != t.dialect.Load().name:
-			continue // another call has learned the server's kind meanwhile
+			continue // another call has found the server's kind
 		case !sure && notUnderstood(err):
-			// Some CockroachDBs don't understand PostgreSQL's statement.
+			// Some CockroachDB versions reject PostgreSQL's statement.
 			if unknown := t.identify(ctx, c); errors.Is(unknown, errLearned) {
 				continue
 			} else if unknown != nil {
 				err = unknown
 			}
 		case c.d.name != SQLite && fromSQLite(err):
-			// SQLite could not even read the statement: nothing has been done.
+			// SQLite could not parse the statement: nothing has been done.
 			t.speak(t.dialects.sqlite)
 			continue
 		case missingTable(err) && !created:
@@ -172,7 +171,7 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 				continue
 			}
 		case sqlState(err) == failedTransaction && c.last != nil:
-			// A transaction that doesn't look like one: its caller needs to know what failed in
+			// A transaction that doesn't look like one: its caller needs the error that aborted
 			// it.
 			return res, false, r.Wrap(c.last)
 		case staleSession(err) && stale > 0 && !t.inTransaction:
@@ -195,12 +194,11 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 	}
 }
 
-// grace is how long a driver may take to heed the end of a context.
+// grace is how long a driver may take to notice the end of a context.
 const grace = 500 * time.Millisecond
 
-// attempt runs step once, within a time of its own if the call has a context. Some drivers don't
-// heed a context on a connection that has gone silent. Their attempt is given up, and ends when
-// it ends.
+// attempt runs step once, with a time limit if the call has a context. Some drivers ignore the
+// context if a connection is silent. Such an attempt is abandoned.
 func attempt[T any](ctx context.Context, c *call, step step[T]) (res T, err error) {
 	c.d = c.t.dialect.Load()
 	var sent atomic.Bool
@@ -231,7 +229,7 @@ func attempt[T any](ctx context.Context, c *call, step step[T]) (res T, err erro
 		select {
 		case o = <-answer:
 		case <-time.After(grace):
-			go func() { // what comes yet is nobody's
+			go func() { // the result of an abandoned attempt is dropped
 				if rows, ok := any((<-answer).res).(io.Closer); ok {
 					rows.Close()
 				}
@@ -253,9 +251,9 @@ func attempt[T any](ctx context.Context, c *call, step step[T]) (res T, err erro
 	return o.res, o.err
 }
 
-// send runs step. Until something is in doubt, step has one connection and no more: on a *sql.DB,
-// database/sql repeats what failed with driver.ErrBadConn, and lib/pq says that of statements that
-// were sent, too, so that the error of the last would say nothing of the first.
+// send runs step. Until something is in doubt, step uses a single connection. On a *sql.DB,
+// database/sql would repeat statements that fail with driver.ErrBadConn. lib/pq returns that also
+// for statements that were sent, so the last error would say nothing about the first attempt.
 func send[T any](ctx context.Context, c *call, sent *atomic.Bool, step step[T]) (res T, err error) {
 	if c.t.pool == nil || c.kind == lists || c.doubt && !staleSession(c.last) || c.d.name == SQLite {
 		c.db = c.t.db
@@ -284,7 +282,7 @@ func (t *Table) idle() int {
 	return t.pool.Stats().Idle
 }
 
-// prepared returns a statement of SQLite's, which takes longer to prepare than to run.
+// prepared returns a prepared statement of SQLite, which takes longer to prepare than to run.
 func (t *Table) prepared(ctx context.Context, name string) (*sql.Stmt, error) {
 	if stmt, ok := t.statements.Load(name); ok {
 		return stmt.(*sql.Stmt), nil
@@ -300,7 +298,7 @@ func (t *Table) prepared(ctx context.Context, name string) (*sql.Stmt, error) {
 	return kept.(*sql.Stmt), nil
 }
 
-// sleep waits, and reports whether ctx has not ended.
+// sleep waits, and reports whether ctx is still good.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -8,7 +8,7 @@ import (
 	"reflect"
 )
 
-// DB is the database, as much of it as a Table needs.
+// DB is the part of a database that a Table needs.
 type DB interface {
 	Exec(query string, args ...any) (sql.Result, error)
 	QueryRow(query string, args ...any) *sql.Row
@@ -20,8 +20,8 @@ type contextDB interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// Background is the context of the calls that take none. They use Exec and QueryRow, which every
-// DB has.
+// Background is the context of the calls without one. They use Exec and QueryRow, which every DB
+// has.
 var Background = context.Background()
 
 // session is a DB on one connection.
@@ -53,13 +53,13 @@ func queryRow(ctx context.Context, db DB, query string, args []any, dest ...any)
 	} else {
 		row = db.QueryRow(query, args...)
 	}
-	if row == nil || *row == (sql.Row{}) { // of which Scan would panic
+	if row == nil || *row == (sql.Row{}) { // Scan would panic
 		return errNoRow
 	}
 	return row.Scan(dest...)
 }
 
-// query is for a DB that can also answer with many rows, as *sql.DB can.
+// query needs a DB that can return many rows, such as *sql.DB.
 func query(ctx context.Context, db DB, text string) (*sql.Rows, error) {
 	if q, ok := db.(interface {
 		QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
@@ -74,8 +74,7 @@ func query(ctx context.Context, db DB, text string) (*sql.Rows, error) {
 	return nil, errors.New("the Storage has neither QueryContext nor Query: use the *sql.DB")
 }
 
-// Absent reports whether there is no database behind v: services hand over a nil Storage, or a nil
-// *sql.DB, where theirs is switched off.
+// Absent reports whether there is no database behind v: a nil Storage or a nil *sql.DB.
 func Absent(v any) bool {
 	if v == nil {
 		return true
@@ -93,7 +92,7 @@ func IsTransaction(v any) bool {
 	return ok
 }
 
-// usesSQLite reports whether the driver of db is seen to be one of SQLite's.
+// usesSQLite reports whether the driver of db is known to be for SQLite.
 func usesSQLite(db DB) bool {
 	d, ok := db.(interface{ Driver() driver.Driver })
 	return ok && inSQLite(d.Driver())

@@ -25,7 +25,7 @@ const (
 	SQLite    = "sqlite"
 )
 
-// A dialect is how one kind of database is asked.
+// A dialect has the statements for one kind of database.
 type dialect struct {
 	name       string
 	statements map[string]string // by name, with {table} for the table
@@ -57,7 +57,7 @@ func ReadDialects(folder fs.FS) *Dialects {
 }
 
 // parse returns the statements of a file. Each begins with a line "-- name: x"; other comments
-// are left out.
+// are dropped.
 func parse(text string) map[string]string {
 	statements := map[string]string{}
 	for _, part := range strings.Split(text, "-- name: ")[1:] {
@@ -73,9 +73,9 @@ func parse(text string) map[string]string {
 	return statements
 }
 
-// with returns the dialect with the name of a table put in, in its quotes.
+// with returns the dialect for a table, whose name is quoted.
 func (d *dialect) with(table string) *dialect {
-	// In a string, the name stands between dollars: no setting changes how they are read.
+	// In strings, the name is dollar-quoted: no setting changes how that is read.
 	literal := "$lock$" + table + "$lock$"
 	if d.name == SQLite {
 		literal = sqliteName(table)
@@ -89,8 +89,8 @@ func (d *dialect) with(table string) *dialect {
 	return &bound
 }
 
-// sqliteName returns the name of a table without its quotes, and after it that of its schema if it
-// has one, as arguments of a function.
+// sqliteName returns the unquoted name of a table and of its schema, if any, as arguments of a
+// function.
 func sqliteName(table string) string {
 	parts := strings.Split(strings.TrimSuffix(strings.TrimPrefix(table, `"`), `"`), `"."`)
 	slices.Reverse(parts)
@@ -101,7 +101,7 @@ func sqliteName(table string) string {
 	return strings.Join(parts, ", ")
 }
 
-// text returns the statement of that name.
+// text returns the statement with that name.
 func (d *dialect) text(name string) string {
 	text, ok := d.statements[name]
 	if !ok {
@@ -110,7 +110,7 @@ func (d *dialect) text(name string) string {
 	return text
 }
 
-// acquireInOne asks a server that decides and answers in one statement.
+// acquireInOne acquires in one statement, which decides and answers.
 func acquireInOne(ctx context.Context, c *call, cond Conditions) (Result, error) {
 	var res Result
 	var written, refusal scalar
@@ -131,10 +131,9 @@ func acquireInOne(ctx context.Context, c *call, cond Conditions) (Result, error)
 	return res, nil
 }
 
-// acquireInTwo reads first, which settles the refusals, and then sends the statement that
-// decides. The read is left out if this process was the last to acquire the lock, as far as it
-// knows. Then the statement is not to take over an expired lock, since nobody could say from
-// whom.
+// acquireInTwo reads first, which settles refusals, and then sends the statement that decides. It
+// omits the read if this process was the last to acquire the lock, as far as it knows. Then the
+// statement doesn't take over an expired lock, since its holder would be unknown.
 func acquireInTwo(ctx context.Context, c *call, cond Conditions) (res Result, err error) {
 	r := c.req
 	if lockTime, ok := c.t.last.get(r); ok && !cond.Tick && cond.Spacing == 0 {
@@ -222,8 +221,8 @@ func get(ctx context.Context, c *call) (rec Record, err error) {
 	return rec, err
 }
 
-// getOfTwo reads the record from a server that may turn out to be CockroachDB. Where row-level
-// security may hide the record, that it is missing means nothing.
+// getOfTwo reads the record from a server that may be CockroachDB. A missing record means nothing
+// if row-level security may hide it.
 func getOfTwo(ctx context.Context, c *call) (rec Record, err error) {
 	var isCockroach, hides bool
 	err = c.read(ctx, "get", []any{c.req.ComponentName, c.req.JobName},

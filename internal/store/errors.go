@@ -12,7 +12,7 @@ import (
 	"syscall"
 )
 
-// ErrOutcomeUnknown is the error of a call that may have taken effect, unseen.
+// ErrOutcomeUnknown is the error of a call that may have taken effect.
 var ErrOutcomeUnknown = errors.New("the outcome is unknown: " +
 	"repeat the call with the same IDs to settle it")
 
@@ -28,17 +28,17 @@ var (
 	errLearned = errors.New("the server is of another kind")
 )
 
-// A connectError is what kept a call from being sent.
+// A connectError is an error of a call that was not sent.
 type connectError struct{ error }
 
 func (e connectError) Unwrap() error { return e.error }
 
-// An attemptTimeout is the error of an attempt that has taken too long, of a call that has not.
+// An attemptTimeout is the error of an attempt that took too long, in a call that did not.
 type attemptTimeout struct{ error }
 
 func (e attemptTimeout) Unwrap() error { return e.error }
 
-// sqlState returns the SQLSTATE that a driver's error has, or "".
+// sqlState returns the SQLSTATE of a driver's error, or "".
 func sqlState(err error) string {
 	var s interface{ SQLState() string }
 	if errors.As(err, &s) {
@@ -54,17 +54,17 @@ func missingTable(err error) bool {
 		fromSQLite(err) && strings.Contains(err.Error(), "no such table")
 }
 
-// notUnderstood reports whether the server does not know what the statement is made of.
+// notUnderstood reports whether the server doesn't understand the statement.
 func notUnderstood(err error) bool {
 	state := sqlState(err)
 	return state != "42P01" && (strings.HasPrefix(state, "42") || state == "0A000" || state == "22023")
 }
 
-// staleSession reports whether another session may do what this one refuses: it is one of a
-// server that has become a stand-by.
+// staleSession reports whether another session may succeed: this one is on a server that has
+// become a stand-by.
 func staleSession(err error) bool { return sqlState(err) == "25006" }
 
-// Curable reports whether the same call may succeed when it is sent again.
+// Curable reports whether a retry may succeed.
 func Curable(err error) bool {
 	var slow attemptTimeout
 	if errors.As(err, &slow) {
@@ -102,8 +102,8 @@ func Curable(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// Passing reports whether the reason of a failure may pass while the caller waits: it is curable,
-// or something holds the row or the server up for longer than a timeout allows.
+// Passing reports whether a failure may pass while the caller waits: it is curable, or a lock or
+// the server took longer than a timeout allows.
 func Passing(err error) bool {
 	switch sqlState(err) {
 	case "55P03", "57014": // lock_timeout, statement_timeout
@@ -112,14 +112,14 @@ func Passing(err error) bool {
 	return Curable(err)
 }
 
-// inDoubt reports whether a statement that failed with err may have taken effect.
-// If nothing is known of the error, it may.
+// inDoubt reports whether a statement that failed with err may have taken effect. Unknown errors
+// may.
 func inDoubt(err error) bool {
 	switch state := sqlState(err); state {
 	case "":
 	case "40003", "57P01", "57P02":
 		return true
-	case "57014": // CockroachDB says so of what it has committed, too
+	case "57014": // on CockroachDB, even after a commit
 		return strings.Contains(err.Error(), "query execution canceled")
 	default:
 		return strings.HasPrefix(state, "08")
@@ -139,12 +139,11 @@ func inDoubt(err error) bool {
 	return !Closed(err)
 }
 
-// Closed reports whether err is that of a *sql.DB that is closed, which database/sql doesn't
-// export.
+// Closed reports whether err is the error of a closed *sql.DB, which database/sql doesn't export.
 func Closed(err error) bool { return strings.Contains(err.Error(), "sql: database is closed") }
 
-// inSQLite reports whether the type of v is from a package of SQLite's.
-// All that are known have the name in their path.
+// inSQLite reports whether the type of v is from a package for SQLite. All known ones have the
+// name in their path.
 func inSQLite(v any) bool {
 	t := reflect.TypeOf(v)
 	if t == nil {

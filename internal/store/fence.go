@@ -6,8 +6,8 @@ import (
 	"errors"
 )
 
-// confirm makes sure that the record is what the transaction has read. Its snapshot may be old:
-// then the database says so.
+// confirm makes sure that the transaction has read the present record. If its snapshot is old,
+// the database returns an error.
 func (c *call) confirm(ctx context.Context, seen Record) error {
 	now, err := c.fence(ctx, c.db)
 	if err != nil {
@@ -29,8 +29,8 @@ func (c *call) fence(ctx context.Context, tx DB) (rec Record, err error) {
 			rec.Exists = err == nil
 			return rec, err
 		}
-		// A snapshot may be older than the record. A probe that conflicts with what it can't see
-		// fails.
+		// A snapshot may be older than the record. Then the probe conflicts with a row that it
+		// can't see, and fails.
 		if err := exec(ctx, tx, c.d.text("probe"), names...); err != nil {
 			return rec, err
 		}
@@ -45,7 +45,7 @@ func (t *Table) Fence(ctx context.Context, tx Transaction, r Request) (Record, e
 	return rec, r.Wrap(err)
 }
 
-// transaction is a DB in a Transaction, whose statements all take a context.
+// transaction is a DB in a Transaction. All its statements take a context.
 type transaction struct{ Transaction }
 
 func (t transaction) QueryRow(query string, args ...any) *sql.Row {
@@ -56,7 +56,7 @@ func (t transaction) Exec(query string, args ...any) (sql.Result, error) {
 	return t.ExecContext(Background, query, args...)
 }
 
-// ExecContext sends a statement that answers with no row.
+// ExecContext sends a statement that returns no row.
 func (t transaction) ExecContext(ctx context.Context, query string, args ...any) (
 	sql.Result, error) {
 	if err := t.QueryRowContext(ctx, query, args...).Scan(); !errors.Is(err, sql.ErrNoRows) {

@@ -8,7 +8,7 @@ import (
 // maxLast limits how many locks are remembered.
 const maxLast = 1024
 
-// lockTimes remembers the locks that this process was the last to acquire, as far as it knows.
+// lockTimes remembers the locks that this process acquired last, as far as it knows.
 type lockTimes struct {
 	mu sync.Mutex
 	of map[name]time.Time

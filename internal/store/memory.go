@@ -19,12 +19,12 @@ type Memory struct {
 
 type name struct{ component, job string }
 
-// NewMemory returns an empty Memory that goes by the clock now.
+// NewMemory returns an empty Memory with the clock now.
 func NewMemory(now func() time.Time) *Memory {
 	return &Memory{now: now, records: map[name]Record{}}
 }
 
-// step looks at the record, changes it if change returns true, and returns what it was before.
+// step changes the record if change returns true, and returns the previous one.
 func (m *Memory) step(r Request, change func(rec *Record) bool) Result {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -49,7 +49,7 @@ func (m *Memory) read(k name) Record {
 	return rec
 }
 
-// touch moves the lock time to now, or at least past what it was.
+// touch sets the lock time to now, or to just above the previous one.
 func (rec *Record) touch() {
 	rec.LockTime = rec.LockTime.Add(time.Microsecond)
 	if rec.Now.After(rec.LockTime) {
@@ -61,7 +61,7 @@ func (rec *Record) expired(ttl time.Duration) bool {
 	return ttl > 0 && rec.Now.After(rec.LockTime.Add(ttl))
 }
 
-// refusal is the CASE of the statements that acquire.
+// refusal does what the CASE in the SQL statements does.
 func (cond Conditions) refusal(r Request, rec Record) string {
 	switch {
 	case !rec.Enabled:
@@ -174,7 +174,7 @@ func (m *Memory) List(context.Context, Request) iter.Seq2[Record, error] {
 	}
 }
 
-// Fence implements Store. Nothing keeps the record as it is: it is checked at this moment.
+// Fence implements Store. It checks the record at this moment, and locks nothing.
 func (m *Memory) Fence(ctx context.Context, _ Transaction, r Request) (Record, error) {
 	return m.Get(ctx, r)
 }

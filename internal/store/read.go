@@ -18,7 +18,7 @@ func (t *Table) Get(ctx context.Context, r Request) (Record, error) {
 // List implements Store.
 func (t *Table) List(ctx context.Context, r Request) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		// An answer that breaks off is an error: what has been handed over can't be taken back.
+		// An answer that breaks off is an error: the rows that were yielded can't be taken back.
 		rows, _, err := do(ctx, t, lists, r, func(_ context.Context, c *call) (*sql.Rows, error) {
 			if c.d.name == Postgres && !t.sure.Load() {
 				if err := t.identify(ctx, c); err != nil {
@@ -51,7 +51,7 @@ func (t *Table) List(ctx context.Context, r Request) iter.Seq2[Record, error] {
 
 // Problems implements Store.
 func (t *Table) Problems(ctx context.Context, r Request) ([]string, error) {
-	// The server's kind is only known once it has answered.
+	// The server's kind is only known after its first answer.
 	if _, err := t.Get(ctx, r); err != nil && !errors.Is(err, errHidden) {
 		return nil, err
 	}

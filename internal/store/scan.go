@@ -50,7 +50,7 @@ func (m *microsecond) Scan(v any) error {
 		return fmt.Errorf("%q is not a number of microseconds", s.text)
 	}
 	t := time.UnixMicro(n).UTC()
-	if t.Before(earliest) { // what a hand has written, in SQLite
+	if t.Before(earliest) { // written by hand, in SQLite
 		t = earliest
 	} else if t.After(latest) {
 		t = latest
@@ -94,8 +94,8 @@ func (s scalar) time() time.Time {
 	return time.UnixMicro(n).UTC()
 }
 
-// micros is a duration as an argument. It is text, which every driver passes on as it is. None is
-// NULL.
+// micros is a duration as an argument: text, which every driver passes on unchanged. No duration
+// is NULL.
 func micros(d time.Duration) any {
 	if d <= 0 {
 		return nil
@@ -103,7 +103,7 @@ func micros(d time.Duration) any {
 	return strconv.FormatInt(d.Microseconds(), 10)
 }
 
-// Records are read within the years 1 to 9999. A lock time at their bounds may lie beyond them.
+// Lock times are read as within the years 1 to 9999. One at these bounds may be beyond them.
 var (
 	earliest = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
 	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)

@@ -16,7 +16,7 @@ type Store interface {
 	Acquire(context.Context, Request, Conditions) (Result, error)
 	// Renew moves the lock time of the caller's term to now, unless the term has expired.
 	Renew(context.Context, Request, Term) (Result, error)
-	// Release unlocks the record of the caller's term and leaves run in it as the job ID.
+	// Release unlocks the record of the caller's term and sets its job ID to run.
 	Release(ctx context.Context, r Request, t Term, run string) (Result, error)
 	// Enable enables or disables the job.
 	Enable(ctx context.Context, r Request, enabled bool) error
@@ -24,15 +24,15 @@ type Store interface {
 	Delete(context.Context, Request) (Result, error)
 	// Get returns the record.
 	Get(context.Context, Request) (Record, error)
-	// List returns all records, in the order of their names.
+	// List returns all records, ordered by name.
 	List(context.Context, Request) iter.Seq2[Record, error]
-	// Fence returns the record and keeps it as it is until tx ends.
+	// Fence returns the record and locks it until tx ends.
 	Fence(ctx context.Context, tx Transaction, r Request) (Record, error)
 	// Problems returns what is wrong with the store, and what to do about it.
 	Problems(context.Context, Request) ([]string, error)
 }
 
-// Transaction is a transaction of the caller's.
+// Transaction is the caller's transaction.
 type Transaction interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
@@ -67,7 +67,7 @@ func (r Request) Caller() string {
 	return fmt.Sprintf("component ID %s, job ID %s", Quote(r.ComponentID), Quote(r.JobID))
 }
 
-// Quote quotes s, and only its beginning where it is long.
+// Quote quotes s, and cuts it off if it is long.
 func Quote(s string) string {
 	const most = 200
 	if len(s) <= most {
@@ -84,15 +84,15 @@ type Conditions struct {
 	Spacing  time.Duration // how long after its lock time a free lock is refused; 0: never
 }
 
-// A Term is the time for which a holder has a lock, named by its lock time, which renewals move.
-// The zero Term is any.
+// A Term identifies a holder's lock by its lock time, which renewals move. The zero Term matches
+// any.
 type Term struct {
-	First time.Time     // the lock time as last confirmed
-	Last  time.Time     // what renewals in doubt may have moved it to, at most; zero: without a bound
-	TTL   time.Duration // by how much a renewal can move it; 0: without a bound
+	First time.Time     // the lock time that was last confirmed
+	Last  time.Time     // the latest to which renewals in doubt may have moved it; zero: no bound
+	TTL   time.Duration // how far a renewal can move it; 0: no bound
 }
 
-// Widen returns the term with what a renewal of it, in doubt, may have moved its lock time to.
+// Widen returns the term after a renewal in doubt, which may have moved its lock time.
 func (t Term) Widen() Term {
 	if t.Last = t.First.Add(t.TTL); t.TTL == 0 {
 		t.Last = time.Time{}
@@ -106,7 +106,7 @@ func (t Term) Holds(r Request, rec Record) bool {
 		(t.Last.IsZero() || !rec.LockTime.After(t.Last))
 }
 
-// A Record is what is stored of one lock. A record that is missing reads like a new one.
+// A Record is the row of one lock. A missing record reads like a new one.
 type Record struct {
 	ComponentName string // List only
 	JobName       string // List only
@@ -126,11 +126,11 @@ func (rec Record) HeldBy(r Request) bool {
 
 // Why an acquisition is refused.
 const (
-	Available = ""         // it is not
-	Disabled  = "disabled" // the job is
-	Held      = "held"     // by the holder of the record, whose lock has not expired
+	Available = ""         // it is not refused
+	Disabled  = "disabled" // the job is disabled
+	Held      = "held"     // the holder's lock has not expired
 	Already   = "already"  // the tick, or a later one, has been run, or Spacing has not passed
-	Ahead     = "ahead"    // the tick lies in the future
+	Ahead     = "ahead"    // the tick is in the future
 )
 
 // A Result is the outcome of one step.
@@ -139,6 +139,6 @@ type Result struct {
 	Prev    Record    // the record before
 	Written time.Time // Acquire, Renew: the lock time that was written
 	Refusal string    // Acquire: why nothing was written
-	Doubt   bool      // an attempt before the last may have taken effect, unseen
+	Doubt   bool      // an attempt before the last may have taken effect
 	Sent    time.Time // before the last attempt, on our clock; zero in memory
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Config is what a Table is made with.
+// Config configures a Table.
 type Config struct {
 	Dialects *Dialects
 	Dialect  string // "": it is detected
@@ -31,19 +31,19 @@ type Table struct {
 	noDDL         bool
 	policy        Policy
 	dialect       atomic.Pointer[dialect] // with the name of the table
-	sure          atomic.Bool             // PostgreSQL and CockroachDB have been told apart
+	sure          atomic.Bool             // it is known which of PostgreSQL and CockroachDB this is
 
 	mu        sync.Mutex
 	createErr error // why the table could not be created, nil if it could
-	unusable  error // why the database can't be asked anything
+	unusable  error // why the database can't be used
 }
 
-// createTimeout limits how long NewTable waits for a database that is mute.
+// createTimeout limits how long NewTable waits for a silent database.
 const createTimeout = 5 * time.Second
 
 // NewTable returns a Store in a table of db, and creates the table if it is missing. If that
 // fails, the first call that finds no table tries again. A DB that panics, such as one that
-// embeds a nil *sql.DB, is not asked again.
+// embeds a nil *sql.DB, is not used again.
 func NewTable(db DB, c Config) (t *Table) {
 	t = &Table{db: db, dialects: c.Dialects, name: c.Table, noDDL: c.NoDDL, policy: c.Policy}
 	if Absent(db) {
@@ -61,7 +61,7 @@ func NewTable(db DB, c Config) (t *Table) {
 		t.speak(c.Dialects.cockroach)
 	case c.Dialect == SQLite || c.Dialect == "" && usesSQLite(db):
 		t.speak(c.Dialects.sqlite)
-	default: // CockroachDB understands it as well, and its first answer tells
+	default: // CockroachDB understands the statement, too; its first answer identifies it
 		t.speak(c.Dialects.postgres)
 	}
 	t.sure.Store(c.Dialect != "")
@@ -77,7 +77,7 @@ func NewTable(db DB, c Config) (t *Table) {
 	return t
 }
 
-// createWithin creates the table, and gives up after a time. Some drivers don't heed a context.
+// createWithin creates the table with a time limit. Some drivers ignore contexts.
 func (t *Table) createWithin(d time.Duration) error {
 	ctx, cancel := context.WithTimeout(Background, d)
 	answer := make(chan error, 1)
@@ -106,21 +106,21 @@ type panicked struct{ value any }
 
 func (p panicked) Error() string { return fmt.Sprintf("the Storage panicked: %v", p.value) }
 
-// InTransaction reports whether the database is a transaction of the caller's.
+// InTransaction reports whether the database is the caller's transaction.
 func (t *Table) InTransaction() bool { return t.inTransaction }
 
-// IsFile reports whether the database is a file of this machine, which is cheap to look at.
+// IsFile reports whether the database is a local file, which is cheap to read.
 func (t *Table) IsFile() bool { return t.unusable == nil && t.dialect.Load().name == SQLite }
 
-// speak sets what the next attempt says to the database.
+// speak chooses the dialect for the next attempt.
 func (t *Table) speak(d *dialect) {
 	if now := t.dialect.Load(); now == nil || now.name != d.name {
 		t.dialect.Store(d.with(t.name))
 	}
 }
 
-// createLate makes up for a table that could not be created by NewTable, once it has proved to be
-// missing. It returns nil if the call is to be tried again.
+// createLate creates a table that NewTable could not create, once a call has found it missing. It
+// returns nil if the call can be tried again.
 func (t *Table) createLate(ctx context.Context, missing error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -22,7 +22,7 @@ func (t *Table) Acquire(ctx context.Context, r Request, cond Conditions) (Result
 		case res.Done:
 			return res, c.grown(ctx, res)
 		case res.Refusal == Available:
-			return res, errRaced // what could have been taken is another's
+			return res, errRaced // a rival has acquired it
 		case t.inTransaction && res.Prev.HeldBy(r):
 			return res, c.confirm(ctx, res.Prev)
 		}
@@ -42,7 +42,7 @@ func (t *Table) write(ctx context.Context, r Request, step step[Result]) (Result
 	return res, err
 }
 
-// grown makes sure that the lock time has grown, since it is the fencing token.
+// grown returns an error if the lock time, the fencing token, has not grown.
 func (c *call) grown(ctx context.Context, res Result) error {
 	if res.Prev.LockTime.Equal(earliest) || res.Written.After(res.Prev.LockTime) {
 		return nil

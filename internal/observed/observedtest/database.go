@@ -17,11 +17,10 @@ import (
 )
 
 // Driver is the name of the driver that Open uses: SQLite's, with [UnixEpoch] as its function
-// unixepoch of one argument. The tests' own package registers it.
+// unixepoch of one argument. The tests register it.
 const Driver = "sqlite with the clock of package time"
 
-// UnixEpoch replaces SQLite's, so that a bubble of package synctest has a database with the
-// bubble's clock.
+// UnixEpoch replaces SQLite's function, so that the database uses the clock of a synctest bubble.
 func UnixEpoch(args []driver.Value) (driver.Value, error) {
 	s, ok := args[0].(string)
 	switch {
