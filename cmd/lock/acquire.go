@@ -13,12 +13,11 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// releaseTimeout bounds the release at the end, which the exit of the command waits for.
+// releaseTimeout limits the release at the end, which delays the exit.
 const releaseTimeout = 5 * time.Second
 
-// untilSignal returns a context that a signal ends, or the end of the time that there is, unless
-// that is Forever. The caller calls settle when it needs neither any more; it returns the failure
-// to end with if a signal has come.
+// untilSignal returns a context that ends at a signal, or after most unless that is Forever. The
+// caller calls settle at the end; it returns the failure to exit with if a signal has come.
 func (r *run) untilSignal(signals <-chan os.Signal, most time.Duration) (ctx context.Context,
 	settle func() error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -51,14 +50,14 @@ func (r *run) untilSignal(signals <-chan os.Signal, most time.Duration) (ctx con
 	}
 }
 
-// interrupted is the failure to end with if a signal has come before the command has begun.
+// interrupted is the failure to exit with if a signal came before the command began.
 func (r *run) interrupted(sig os.Signal) error {
 	return &failure{exitSignal + int(sig.(syscall.Signal)),
 		fmt.Errorf("%s: ended by a signal (%v) before the command began", r.name(), sig)}
 }
 
 // acquire connects and acquires the lock, unless a signal comes first. The caller calls done when
-// it needs the database no more.
+// it no longer needs the database.
 func (r *run) acquire(o lock.Options, job lock.Job, signals <-chan os.Signal) (lease *lock.Lease,
 	done func(), err error) {
 	most := lock.Forever
@@ -77,7 +76,7 @@ func (r *run) acquire(o lock.Options, job lock.Job, signals <-chan os.Signal) (l
 	case lease != nil:
 		err = r.giveBack(lease)
 	case errors.Is(err, lock.ErrOutcomeUnknown):
-		job.ComponentID = r.asked // which has something random at its end, of a tick
+		job.ComponentID = r.asked // a tick's has a random suffix
 		err = r.settle(l, job, err)
 	case stopped != nil:
 		err = nil
@@ -93,9 +92,9 @@ func (r *run) acquire(o lock.Options, job lock.Job, signals <-chan os.Signal) (l
 	return nil, nil, err
 }
 
-// await acquires the lock. If it may have to wait, it looks first what for, and says so: a lock
-// that another holds to those who want to know, a database that is away to everybody. It acquires
-// with one call, which knows what has become of all of its attempts.
+// await acquires the lock. If it may have to wait, it first looks why, and says so: with
+// --verbose if another holds the lock, always if the database is away. It acquires with one call,
+// which knows the outcome of all its attempts.
 func (r *run) await(ctx context.Context, l *lock.Lock, job lock.Job) (*lock.Lease, error) {
 	if job.Wait > 0 {
 		r.tellWait(ctx, l, job)
@@ -104,7 +103,7 @@ func (r *run) await(ctx context.Context, l *lock.Lock, job lock.Job) (*lock.Leas
 	if err != nil || job.Wait == 0 {
 		return lease, err
 	}
-	// The guard needs to know since when we have the lock, and what it has heard of is the wait.
+	// The guard must count from the acquisition, but the event of Acquire includes the wait.
 	if err = lease.Renew(ctx); err != nil {
 		return nil, errors.Join(err, r.giveBack(lease))
 	}
@@ -126,8 +125,8 @@ func (r *run) tellWait(ctx context.Context, l *lock.Lock, job lock.Job) {
 	}
 }
 
-// giveBack releases a lock that nothing was done with, and leaves its tick free. The error says
-// that it could not be.
+// giveBack releases a lock before its run has begun, and leaves its tick free. The error says
+// that this failed.
 func (r *run) giveBack(lease *lock.Lease) error {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
@@ -138,8 +137,8 @@ func (r *run) giveBack(lease *lock.Lease) error {
 	return nil
 }
 
-// settle finds out what has become of an acquisition whose answer was lost, and undoes it. Of a
-// tick, the library has tried to; nothing else must be done to it, or it would count as run.
+// settle finds out whether an acquisition whose answer was lost took effect, and undoes it. The
+// library has already tried to for a tick; anything else would make the tick count as run.
 func (r *run) settle(l *lock.Lock, job lock.Job, lost error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
@@ -159,8 +158,8 @@ func (r *run) settle(l *lock.Lock, job lock.Job, lost error) error {
 	return fail(exitDatabase, r.inVain(job, lost))
 }
 
-// inVain is the error of a lock that may be held by a run that never begins: it names the IDs that
-// nobody else knows.
+// inVain is the error of a lock that may be held by a run that never begins. It names the IDs,
+// which nobody else knows.
 func (r *run) inVain(job lock.Job, err error) error {
 	words := fmt.Sprintf("it expires after %v", job.TTL)
 	if job.TTL == lock.Forever {

@@ -16,8 +16,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// noneEmpty refuses flags that are there and say nothing: they come from a variable that is not
-// set, or a command that has failed, and to go on without a tick would run the job everywhere.
+// noneEmpty refuses empty flags. They come from a variable that is not set or a command that
+// failed, and to continue without a tick would run the job everywhere.
 func noneEmpty(cmd *cobra.Command) error {
 	for _, name := range []string{"db", "table", "schema", "component", "component-id", "job",
 		"job-id", "tick", "holder", "run"} {
@@ -28,7 +28,7 @@ func noneEmpty(cmd *cobra.Command) error {
 	return nil
 }
 
-// noArgs is for a command that has only flags.
+// noArgs is for commands with flags only.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%s is too much: %s has only flags", echo(args[0]), cmd.CommandPath())
@@ -47,7 +47,7 @@ func oneJob(_ *cobra.Command, args []string) error {
 	return nil
 }
 
-// echo quotes an argument that is out of place, unless it looks like the address of a database.
+// echo quotes an unexpected argument, unless it looks like the address of a database.
 func echo(arg string) string {
 	if strings.ContainsAny(arg, "@=") || strings.Contains(arg, ":/") ||
 		strings.Count(arg, ":") == 1 {
@@ -62,7 +62,7 @@ func componentFlag(cmd *cobra.Command, component *string) {
 		"the `name` of the component that the job belongs to ($LOCK_COMPONENT)")
 }
 
-// duration reads a flag that is a duration or forever.
+// duration parses a flag that is a duration or forever.
 func duration(flag, s string) (time.Duration, error) {
 	if s == "forever" {
 		return lock.Forever, nil
@@ -74,8 +74,7 @@ func duration(flag, s string) (time.Duration, error) {
 	return d, nil
 }
 
-// tickForms are how --tick may be written, and what is the smallest part of each. All but the
-// first are in UTC.
+// tickForms are the forms of --tick, with the precision of each. All but the first are in UTC.
 var tickForms = []struct {
 	layout    string
 	precision time.Duration
@@ -87,8 +86,8 @@ var tickForms = []struct {
 	{"2006-01-02T15:04Z", time.Minute},
 }
 
-// parseTick reads --tick. A tick may lie ahead of the database's clock by its precision: dates
-// begin at other times in other time zones.
+// parseTick parses --tick. A tick may be ahead of the database's clock by its precision: dates
+// begin at different times in different time zones.
 func parseTick(s string) (tick time.Time, precision time.Duration, err error) {
 	for _, form := range tickForms {
 		if t, err := time.Parse(form.layout, s); err == nil && t.Nanosecond() == 0 {

@@ -14,11 +14,11 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// callTimeout bounds what one look at the database, or one change, may take in all, connecting
-// included. A database that doesn't answer is an error within ten seconds.
+// callTimeout limits one read or change of the database, connecting included, so that a database
+// that doesn't answer is an error within ten seconds.
 const callTimeout = 9 * time.Second
 
-// target reads which database it is about. From then on, the messages name it and keep its
+// target parses the database's address. Afterwards, messages name the database and hide its
 // secrets.
 func (a *app) target() (target, error) {
 	t, err := parseTarget(a.db)
@@ -30,7 +30,7 @@ func (a *app) target() (target, error) {
 	return t, nil
 }
 
-// connect opens the database within ctx. The caller calls done when it needs it no more.
+// connect opens the database within ctx. The caller calls done when it no longer needs it.
 func (a *app) connect(ctx context.Context, o lock.Options) (l *lock.Lock, done func(), err error) {
 	t, err := a.target()
 	if err != nil {
@@ -44,7 +44,7 @@ func (a *app) connect(ctx context.Context, o lock.Options) (l *lock.Lock, done f
 	var ready *lock.Lock
 	go func() {
 		var err error
-		ready, err = lock.NewWith(db, o) // it creates the table, which may take a server long
+		ready, err = lock.NewWith(db, o) // creates the table, which may take long
 		made <- err
 	}()
 	select {
@@ -72,12 +72,12 @@ func closeSoon(db *sql.DB) {
 	}
 }
 
-// within returns a context that lasts for as long.
+// within returns a context that ends after most.
 func within(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, most, fmt.Errorf("no answer within %v", most))
 }
 
-// ask connects, and calls f with the time that there is for it.
+// ask connects and calls f within callTimeout.
 func (a *app) ask(f func(context.Context, *lock.Lock) error) error {
 	return a.askWithin(callTimeout, f)
 }
@@ -93,7 +93,7 @@ func (a *app) askWithin(most time.Duration, f func(context.Context, *lock.Lock) 
 	return explain(ctx, judge(f(ctx, l)))
 }
 
-// explain makes an error that the end of the time has brought about say so.
+// explain adds the time limit to an error that it has caused.
 func explain(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil && isCode(err, exitDatabase) {
 		return &failure{exitDatabase, fmt.Errorf("%w: %w", context.Cause(ctx), err)}
@@ -101,7 +101,7 @@ func explain(ctx context.Context, err error) error {
 	return err
 }
 
-// completeJobs completes the name of a job from those that the table has.
+// completeJobs completes the names of the jobs in the table.
 func (a *app) completeJobs(component *string) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, begun string) ([]string,
 		cobra.ShellCompDirective) {

@@ -18,11 +18,11 @@ import (
 	_ "modernc.org/sqlite" // the driver
 )
 
-// A target is a database that was asked for.
+// A target is the database that --db or LOCK_DB names.
 type target struct {
 	server  *pgx.ConnConfig // nil: it is a file
 	file    string
-	ours    bool   // --db local: its folder is made if it is missing
+	ours    bool   // --db local: its folder is created if it is missing
 	name    string // for messages: without a password
 	secrets []string
 }
@@ -36,8 +36,8 @@ var errNowhere = errors.New("where are the locks? Neither --db nor LOCK_DB says 
 	"--db postgres://host/database, LOCK_DB=postgres://host/database, " +
 	"or --db local for a file of this user on this machine")
 
-// parseTarget reads what --db or LOCK_DB says. Its errors never repeat that: what can't be read
-// may hold a password anywhere.
+// parseTarget parses --db or LOCK_DB. Its errors never repeat the text: it may contain a password
+// anywhere.
 func parseTarget(s string) (target, error) {
 	scheme, rest, hasScheme := strings.Cut(s, ":")
 	switch {
@@ -77,11 +77,11 @@ func parseFile(path string) (target, error) {
 var errURL = errors.New("--db: it is not a URL like postgres://host:port/database " +
 	"(in it, write the special characters of a user and a password as %40 and so on)")
 
-// parseServer reads scheme:rest.
+// parseServer parses scheme:rest.
 func parseServer(scheme, rest string) (target, error) {
 	u, err := url.Parse("postgres:" + rest)
-	// A password with a /, ? or # in it ends the host's name too early: the rest of it would be
-	// taken for the name of a database, and printed.
+	// A password that contains /, ? or # ends the host name too early: the rest of the password
+	// would be taken for the name of a database, and printed.
 	if err != nil || u.Fragment != "" || strings.HasSuffix(rest, "#") ||
 		strings.Contains(u.EscapedPath()+u.RawQuery, "@") {
 		return target{}, errURL
@@ -126,7 +126,7 @@ func serverName(scheme string, c *pgx.ConnConfig) string {
 		u.User = url.User(c.User)
 	}
 	hosts := []string{fmt.Sprintf("%s:%d", c.Host, c.Port)}
-	for _, other := range c.Fallbacks { // there is one of each host without TLS, too
+	for _, other := range c.Fallbacks { // with and without TLS
 		if host := fmt.Sprintf("%s:%d", other.Host, other.Port); !slices.Contains(hosts, host) {
 			hosts = append(hosts, host)
 		}
@@ -142,7 +142,7 @@ func serverName(scheme string, c *pgx.ConnConfig) string {
 // localFile is the file of --db local.
 func localFile() (string, error) {
 	state := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(state) { // as its specification says
+	if !filepath.IsAbs(state) { // as the XDG specification requires
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return "", fmt.Errorf("--db local: the user's state folder can't be found: %w", err)
@@ -157,7 +157,7 @@ func (t target) open() (*sql.DB, error) {
 	if t.server != nil {
 		db = stdlib.OpenDB(*t.server)
 	} else {
-		// A folder that is missing may be a misspelt one, or a disk that is not mounted.
+		// A missing folder may be misspelt, or on a disk that is not mounted.
 		folder := filepath.Dir(t.file)
 		if t.ours {
 			if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -173,8 +173,7 @@ func (t target) open() (*sql.DB, error) {
 			return nil, err
 		}
 	}
-	// Between the renewals of a long lease a connection would be idle for so long that what is
-	// on the way may forget it.
+	// Between the renewals of a long lease, a firewall may drop an idle connection.
 	db.SetConnMaxIdleTime(30 * time.Second)
 	return db, nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// The exit statuses of our own. They keep clear of those that a command is likely to have itself:
-// 1, 2, and what shells use, 126 and above. Those up to 78 mean what they mean in sysexits.h.
+// The exit statuses of lock itself. They avoid those that a command is likely to have: 1, 2, and
+// those of shells, 126 and above. Those up to 78 have the meaning of sysexits.h.
 const (
 	exitUsage    = 64
 	exitDatabase = 69
@@ -26,10 +26,10 @@ const (
 	exitSignal   = 128 // and the number of the signal
 )
 
-// A failure is why we end with a status of our own.
+// A failure is an error with an exit status of ours.
 type failure struct {
 	code int
-	err  error // nil: there is nothing to say, or it has been said
+	err  error // nil: nothing is left to say
 }
 
 func (f *failure) Error() string {
@@ -41,7 +41,7 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
-// words are what is said of a failure.
+// words is the message of a failure.
 func (f *failure) words() string {
 	words := f.err.Error()
 	if f.code == exitDatabase {
@@ -68,7 +68,7 @@ func isCode(err error, code int) bool {
 	return errors.As(err, &f) && f.code == code
 }
 
-// judge finds the exit status for what the library has answered, and the words for it.
+// judge returns a library error with its exit status and message.
 func judge(err error) error {
 	var (
 		held     *lock.ErrUnauthorised
@@ -100,7 +100,7 @@ func judge(err error) error {
 	return fail(exitDatabase, err)
 }
 
-// bare is the library's error without the call and the job, where the message names these.
+// bare returns the library's error without the call and the job, for messages that name these.
 func bare(err error) error {
 	if inner := errors.Unwrap(err); inner != nil && strings.HasPrefix(err.Error(), "lock: ") {
 		return inner

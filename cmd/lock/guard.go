@@ -19,22 +19,22 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// A guard is a process that kills the command when we can't: when we have been killed ourselves,
-// or stopped for longer than the lease can be trusted. It is in a session of its own, so that what
-// is meant for us or for the command doesn't hit it.
+// A guard is a process that kills the command when we can't, because we have been killed, or
+// stopped for longer than the lease can be trusted. It has its own session, so that signals for
+// us or the command don't reach it.
 type guard struct {
 	says  *speaker
-	lasts time.Duration // from a renewal to the guard's turn; 0: never
+	lasts time.Duration // how long after a renewal the guard kills; 0: never
 
 	mu     sync.Mutex
 	orders orders
 	pid    int
 	pipe   *os.File // nil: it isn't running, or is dismissed
-	deaf   bool     // it has been said that it doesn't hear us
+	deaf   bool     // we have said that it doesn't read its orders
 }
 
-// orders is what the guard is told, each time all of it. In JSON it is shorter than what a pipe
-// takes whole or not at all.
+// orders are sent to the guard as a whole. In JSON they are short enough for an atomic write to a
+// pipe.
 type orders struct {
 	Processes processes
 	Until     int64 // when it kills them, in nanoseconds of the monotonic clock, which all
@@ -42,7 +42,7 @@ type orders struct {
 	Done bool
 }
 
-// observe hears of each renewal, and puts the guard's turn off.
+// observe postpones the guard's deadline at each renewal.
 func (g *guard) observe(e lock.Event) {
 	switch e.Kind {
 	case lock.Acquired, lock.TakenOver, lock.Renewed: // of one that was waited for, see acquire
@@ -69,7 +69,7 @@ func (g *guard) start(p processes, name string) error {
 	}
 	defer read.Close()
 	cmd := exec.Command(program, "guard", "--log", log, "--", name, g.says.database())
-	cmd.Env = without(os.Environ(), "LOCK_") // it is no part of another lock run's command
+	cmd.Env = without(os.Environ(), "LOCK_") // it doesn't belong to an outer lock run's command
 	cmd.Stdin, cmd.Stderr = read, os.Stderr
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
@@ -84,7 +84,7 @@ func (g *guard) start(p processes, name string) error {
 	return nil
 }
 
-// tell gives new orders, without waiting: to a guard that is stopped, the next ones count.
+// tell sends new orders without waiting. If the guard is stopped, the latest orders count.
 func (g *guard) tell(change func(*orders)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -99,7 +99,7 @@ func (g *guard) tell(change func(*orders)) {
 	}
 }
 
-// send writes the orders, all or nothing, and at once or not at all.
+// send writes the orders as a whole and without blocking, or fails.
 func (g *guard) send() error {
 	text, err := json.Marshal(g.orders)
 	if err != nil {
@@ -117,7 +117,7 @@ func (g *guard) send() error {
 	return errors.Join(err, failed)
 }
 
-// dismiss ends the guard; there is nothing left to kill.
+// dismiss ends the guard: nothing is left to kill.
 func (g *guard) dismiss() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -126,7 +126,7 @@ func (g *guard) dismiss() {
 	}
 	g.orders.Done = true
 	if err := g.send(); errors.Is(err, unix.EAGAIN) {
-		unix.Kill(g.pid, unix.SIGKILL) // it is stopped, and must not wake up to kill anybody
+		unix.Kill(g.pid, unix.SIGKILL) // it is stopped, and must not kill anybody when it continues
 	}
 	g.pipe.Close()
 	g.pipe = nil
@@ -141,7 +141,7 @@ func (a *app) guardCommand() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			for _, sig := range []os.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM,
 				unix.SIGPIPE, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU} {
-				signal.Ignore(sig) // the one who gives the orders decides
+				signal.Ignore(sig) // only its orders count
 			}
 			a.says.about(args[1])
 			if why, p := stand(os.Stdin); why != "" {
@@ -152,7 +152,7 @@ func (a *app) guardCommand() *cobra.Command {
 	}
 }
 
-// kill kills processes, and then says why.
+// kill kills the processes, and then says why.
 func (a *app) kill(p processes, why string) {
 	immune := p.signal(unix.SIGKILL)
 	if len(immune) == 0 {
@@ -172,7 +172,7 @@ func (a *app) kill(p processes, why string) {
 	}
 }
 
-// stand follows orders until they end, and says why the processes are to be killed, or "".
+// stand follows orders until they end, and returns why the processes must be killed, or "".
 func stand(from io.Reader) (why string, p processes) {
 	next := make(chan orders)
 	go func() {

@@ -60,7 +60,7 @@ psql -c 'GRANT SELECT, INSERT, UPDATE ON locks TO the_service'`,
 	return cmd
 }
 
-// checkTable creates the table, if it shall, and says what is wrong with it.
+// checkTable creates the table, if asked to, and reports what is wrong with it.
 func (a *app) checkTable(t target, create bool) error {
 	ddl, err := a.ddl(t)
 	if err != nil {
@@ -116,7 +116,7 @@ func (a *app) ddl(t target) (string, error) {
 	return strings.TrimSuffix(strings.TrimSpace(r.text), ";"), nil
 }
 
-// A recorder is a Storage that remembers what it is told.
+// A recorder is a Storage that records the statement.
 type recorder struct{ text string }
 
 func (r *recorder) Exec(query string, _ ...interface{}) (sql.Result, error) {

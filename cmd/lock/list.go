@@ -17,7 +17,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// A list is what lock list was asked for.
+// A list has the flags of lock list.
 type list struct {
 	*app
 	component   string
@@ -80,8 +80,7 @@ func (c *list) run() error {
 		case err != nil && ctx.Err() == nil: // it may come back
 			c.says.warn((&failure{exitDatabase, err}).words() + "; looking again")
 		case err == nil && onTerminal:
-			// In one write, so that it doesn't flicker: from the top, and what was below is
-			// deleted.
+			// One write doesn't flicker: it starts at the top, and deletes what was below.
 			_, rows := size(os.Stdout)
 			page := strings.ReplaceAll(top(c.format(all), rows), "\n", "\x1b[K\n")
 			_, unread = fmt.Fprintf(c.out, "\x1b[H%s\x1b[J", page)
@@ -127,10 +126,10 @@ func (c *list) format(all []entry) string {
 	return where + "\n" + table(all, limit, colored(os.Stdout))
 }
 
-// databaseTitle is what the line begins with that says which database it is.
+// databaseTitle begins the line that names the database.
 const databaseTitle = "DATABASE   "
 
-// top is as much of a table as fits on a screen, with the cursor in the line below.
+// top returns as much of a table as fits on a screen, with the cursor in the line below.
 func top(table string, rows int) string {
 	lines := strings.SplitAfter(strings.TrimSuffix(table, "\n"), "\n")
 	if room := max(rows-1, 3); len(lines) > room {

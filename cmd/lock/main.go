@@ -1,21 +1,18 @@
 //go:build unix && !aix && !solaris
 
 // Command lock runs a command on one machine at a time, and shows and administers the locks of
-// package lock: what flock, consul lock and etcdctl lock do, for a job on many machines, with the
-// database that the team already has.
+// package lock, in the database that the team already has.
 //
 //	go run ./cmd/lock run --db local --job hello -- echo hi
 //
-// The lock is held for as long as the command runs, however long that is, and a command that has
-// lost its lock is ended before another machine can get it. Two processes see to that. The one
-// that was started keeps the lease, passes on signals and ends the command when the lease is
-// lost. The other, the guard, does nothing until the first is killed or stopped, and then kills
-// the command.
+// The lock is held while the command runs. A command that has lost its lock is ended before
+// another machine can acquire it. Two processes see to that. The first keeps the lease, passes on
+// signals and ends the command when the lease is lost. The second, the guard, kills the command
+// if the first is killed or stopped.
 //
 // What ends a command never waits for a terminal, a pipe, a log or an observer: messages go
-// through an outbox (outbox.go), orders to the guard are never waited for (guard.go), and signals
-// are sent before anything is said of them (watch.go). signals.go has the table of what becomes
-// of each signal.
+// through an outbox (outbox.go), orders to the guard don't block (guard.go), and signals are sent
+// before they are reported (watch.go). signals.go has the table of signals.
 package main
 
 import (
@@ -29,7 +26,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// An app is what the commands share: the flags of all of them, and where they write to.
+// An app has the flags of all commands, and their outputs.
 type app struct {
 	db, table, schema, log string
 	noDDL, verbose         bool

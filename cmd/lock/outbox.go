@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// flushTimeout is how long the last messages are waited for at the end. By then the command has
-// ended and its lock is released.
+// flushTimeout limits the wait for the last messages, when the command has ended and its lock is
+// released.
 const flushTimeout = time.Second
 
-// An outbox passes on what is written, and its writer never waits: nobody may be reading (a
-// stalled pager, Ctrl-S, a full pipe), and a message must not hold up what ends a command. If too
-// many lines wait, later ones are dropped.
+// An outbox writes lines in the background. Its writer never waits: if nobody reads (a stalled
+// pager, Ctrl-S, a full pipe), a message must not delay the end of a command. If too many lines
+// wait, later ones are dropped.
 type outbox struct {
-	lines chan []byte // one that is nil is a mark of flush
+	lines chan []byte // nil is a mark of flush
 	done  chan struct{}
 }
 
@@ -29,7 +29,7 @@ func newOutbox(w io.Writer) *outbox {
 				o.done <- struct{}{}
 				continue
 			}
-			w.Write(line) // there is nobody to tell
+			w.Write(line) // an error can't be reported
 		}
 	}()
 	return o
@@ -44,7 +44,7 @@ func (o *outbox) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// flush waits until everything has been passed on, or for most.
+// flush waits until everything has been written, or for most.
 func (o *outbox) flush(most time.Duration) {
 	late := time.After(most)
 	select {

@@ -11,29 +11,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processes are those of a command: itself, its process group if it has one, and on Linux all
-// others of the session that have its mark in their environment, and what is run by these as
-// another user. These are there because a shell with job control, and timeout(1), put what they
-// run into groups of its own. What has begun a session of its own, as a daemon does, is left
-// alone.
+// processes are the processes of a command: itself, its process group if it has one, and on Linux
+// all others of the session that have its mark in their environment, with their descendants of
+// other users. The mark finds what shells with job control and timeout(1) put into other groups.
+// Daemons, which have their own session, are left alone.
 type processes struct {
-	PID     int    // of the command; 0: it has not begun, or has ended and led no group
+	PID     int    // of the command; 0: it has not begun, or has ended without a group
 	Group   bool   // it leads a process group
 	Session int    // its session, which is ours
 	Mark    string // "NAME=value", of which there is one
 }
 
-// A member is a process that is alive.
+// A member is a live process.
 type member struct{ pid, group int }
 
-// signal sends a signal to all of them, and returns those that can't get it: they are another
-// user's.
+// signal sends a signal to all of them, and returns those of other users, which can't get it.
 func (p processes) signal(sig syscall.Signal) (immune []int) {
 	p.pass(sig)
 	for _, m := range p.members() {
 		send := sig
 		if m.pid == p.PID || p.Group && m.group == p.PID {
-			send = 0 // it has got it, if it could
+			send = 0 // the group has got it
 		}
 		if errors.Is(unix.Kill(m.pid, send), unix.EPERM) { // otherwise it may be gone
 			immune = append(immune, m.pid)
@@ -58,7 +56,7 @@ func (p processes) pass(sig syscall.Signal) (immune []int) {
 // alive reports whether there are any.
 func (p processes) alive() bool { return len(p.members()) > 0 }
 
-// group are the members of the command's group, where that is all that can be known.
+// group returns the members of the command's group.
 func (p processes) group() []member {
 	if p.PID == 0 || !p.Group {
 		return nil
@@ -69,7 +67,7 @@ func (p processes) group() []member {
 	return []member{{p.PID, p.PID}}
 }
 
-// immuneWords says which processes can't be ended.
+// immuneWords names the processes that can't be ended.
 func immuneWords(immune []int) string {
 	slices.Sort(immune)
 	return fmt.Sprintf("process %s is another user's and can't be signalled",

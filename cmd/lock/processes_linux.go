@@ -14,13 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dieWithParent lets the kernel kill the command when we die. The guard does that, too, and to all
-// of its processes; this is for the moment before the guard knows of it, and for when the guard is
-// killed with us.
+// dieWithParent makes the kernel kill the command when we die. The guard does so, too, and kills
+// all its processes; this covers the time before the guard knows the command, and the death of
+// both.
 func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }
 
-// neverStopped keeps the terminal from stopping us if this goroutine writes to it while another
-// process group is in its foreground (stty tostop). The goroutine has its thread for itself.
+// neverStopped prevents that the terminal stops us when this goroutine writes to it from the
+// background (stty tostop). The goroutine has its own thread.
 func neverStopped() {
 	runtime.LockOSThread()
 	var set unix.Sigset_t
@@ -34,16 +34,16 @@ func (p processes) stopped() bool {
 	return ok && s.state == 'T'
 }
 
-// members finds them.
+// members returns all processes of the command.
 func (p processes) members() []member {
 	proc, err := os.Open("/proc")
 	if err != nil {
 		return p.group()
 	}
 	defer proc.Close()
-	names, _ := proc.Readdirnames(-1) // what it has read, it has read
+	names, _ := proc.Readdirnames(-1) // possibly not all
 	var found []member
-	var foreign []procStat // whose environment only root can read
+	var foreign []procStat // only root can read their environment
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil || pid == os.Getpid() {
@@ -92,7 +92,7 @@ func stat(pid int) (procStat, bool) {
 	if err != nil {
 		return procStat{}, false
 	}
-	// Its name is in parentheses, and may have some of its own.
+	// Its name is in parentheses, and may contain some.
 	s := procStat{member: member{pid: pid}}
 	n, _ := fmt.Sscanf(string(text[bytes.LastIndexByte(text, ')')+1:]), " %c %d %d",
 		&s.state, &s.parent, &s.group)

@@ -12,7 +12,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// A release is what lock release was asked for.
+// A release has the flags of lock release.
 type release struct {
 	*app
 	component, holderID, runID, ttl string
@@ -81,13 +81,13 @@ func (r *release) release(ctx context.Context, l *lock.Lock, job string, ttl tim
 	case seen.ComponentID != r.holderID || r.runID != "" && seen.JobID != r.runID:
 		return fail(exitHeld, fmt.Errorf("refused: %s is held by %s", name, holderWords(seen)))
 	case r.force:
-		seen.LockTime = time.Time{} // whatever it renews meanwhile
+		seen.LockTime = time.Time{} // even if it renews meanwhile
 	case seen.Age < ttl:
 		return fail(exitHeld, fmt.Errorf("refused: %s, the holder of %s, has acquired or renewed "+
 			"it %s, within its TTL of %v, and is likely alive; --force releases it all the same",
 			holderWords(seen), name, agoWords(seen.Age), ttl))
 	}
-	// The holder may renew it here, or change; the statement compares again.
+	// The holder may renew the lock or change here; the statement compares again.
 	if err := l.ForceRelease(ctx, r.component, job, seen); err != nil {
 		return err
 	}

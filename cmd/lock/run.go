@@ -22,12 +22,12 @@ import (
 const (
 	usualTTL   = time.Minute
 	usualGrace = 10 * time.Second
-	// reserve is the time after the grace in which what was killed goes away, before another
-	// machine can get the lock. The guard's turn is in the middle of it.
+	// reserve is the time after the grace in which killed processes end, before another machine
+	// can acquire the lock. The guard kills in the middle of it.
 	reserve = 500 * time.Millisecond
 )
 
-// A run is what lock run was asked for.
+// A run has the flags of lock run.
 type run struct {
 	*app
 	component, componentID, job, jobID, tick string
@@ -38,7 +38,7 @@ type run struct {
 	asked string // the component ID that the lock was asked for with
 }
 
-// request makes a Job of the flags, or says what is wrong with them.
+// request returns the Job of the flags, or what is wrong with them.
 func (r *run) request(graceSaid bool) (lock.Job, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -77,10 +77,10 @@ func (r *run) request(graceSaid bool) (lock.Job, error) {
 		if j.Tick, j.TickAhead, err = parseTick(r.tick); err != nil {
 			return j, err
 		}
-		if r.componentID == "" { // the library adds something random
+		if r.componentID == "" { // the library adds a random suffix
 			j.ComponentID = fmt.Sprintf("%s/%d", host, os.Getpid())
 		}
-	case r.jobID == "": // as the library would name it; but if a reply is lost we need to know
+	case r.jobID == "": // as the library does; but we must know it if a reply is lost
 		j.JobID = time.Now().UTC().Format("2006-01-02T15:04:05Z") + "/" + random
 	}
 	if j.TTL == lock.Forever {
@@ -90,8 +90,8 @@ func (r *run) request(graceSaid bool) (lock.Job, error) {
 	if !graceSaid {
 		r.grace = max(min(usualGrace, j.TTL/4, half), 0)
 	}
-	// When a lease counts as lost, there has to be time to end the command; and the lease has to
-	// live long enough to be renewed, every third of the TTL.
+	// When a lease counts as lost, there must be time to end the command. And the lease must live
+	// long enough to be renewed, every third of the TTL.
 	if j.Margin = max(j.TTL/10, r.grace+reserve); j.Margin > j.TTL/2 {
 		return j, usagef("--grace %v is too long for --ttl %v: half of it less %v is the most, %v",
 			r.grace, j.TTL, reserve, half)
@@ -99,7 +99,7 @@ func (r *run) request(graceSaid bool) (lock.Job, error) {
 	return j, nil
 }
 
-// runID is the ID of the run as it stands in the row.
+// runID is the ID of the run in the row.
 func (r *run) runID(job lock.Job) string {
 	if job.Tick.IsZero() {
 		return job.JobID
@@ -115,7 +115,7 @@ func (r *run) run(argv []string, graceSaid bool) error {
 	if _, err := r.target(); err != nil {
 		return err
 	}
-	// A command that isn't there need not ask for a lock.
+	// Don't ask for a lock if the command doesn't exist.
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
 		return startFailure(err)
@@ -153,7 +153,7 @@ func (r *run) run(argv []string, graceSaid bool) error {
 
 func (r *run) name() string { return jobWords(r.component, r.job) }
 
-// report tells a user who wants to know.
+// report reports events.
 func (r *run) report(e lock.Event) {
 	if e.Kind == lock.Failed && e.Operation == "Renew" {
 		r.says.warn(fmt.Sprintf("%s: the lock could not be renewed, and will be tried again: %v",
@@ -163,7 +163,7 @@ func (r *run) report(e lock.Event) {
 	}
 }
 
-// hold runs the command while we have the lease, and gives the lease up.
+// hold runs the command, and then releases the lease.
 func (r *run) hold(lease *lock.Lease, g *guard, path string, argv []string,
 	signals chan os.Signal) error {
 	c, at, err := r.begin(lease, g, path, argv, signals)
@@ -190,12 +190,12 @@ func (r *run) begin(lease *lock.Lease, g *guard, path string, argv []string,
 	if p.Session, err = unix.Getsid(0); err != nil {
 		return nil, at, fail(exitInternal, err)
 	}
-	// The guard comes first, so that there is no moment without it.
+	// The guard comes first, so that the command is never without it.
 	if err := g.start(p, r.name()); err != nil {
 		return nil, at, fail(exitInternal, fmt.Errorf("the guard can't be started: %w", err))
 	}
 	catchJobControl(signals)
-	// Until here the tick is free. A signal from now on is the command's.
+	// Until here the tick is free. A later signal is for the command.
 	select {
 	case sig := <-signals:
 		return nil, at, r.interrupted(sig)
@@ -212,11 +212,10 @@ func (r *run) begin(lease *lock.Lease, g *guard, path string, argv []string,
 	return c, at, nil
 }
 
-// release gives the lock back and says how the run has come out. A lease that is lost is released
-// as well: if it was lost for another reason than another holder, nobody has to wait for it to
-// expire.
+// release releases the lock and returns how the run has ended. It also releases a lost lease:
+// unless another holds the lock, nobody then has to wait until it expires.
 func (r *run) release(lease *lock.Lease, status int, err error) error {
-	cause := lease.Err() // at this moment, whether anybody has told us or not
+	cause := lease.Err() // at this moment, even if the context has not ended yet
 	timeout := releaseTimeout
 	if err != nil {
 		timeout = time.Second

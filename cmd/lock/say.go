@@ -13,8 +13,7 @@ import (
 	"sync"
 )
 
-// A speaker writes the messages, a line each, to standard error. What it has to hide never
-// appears in them.
+// A speaker writes messages to standard error, a line each, without secrets.
 type speaker struct {
 	w       io.Writer
 	color   bool
@@ -45,7 +44,7 @@ func (s *speaker) about(where string) {
 	s.where = where
 }
 
-// with adds to all messages in JSON what they are about.
+// with adds attributes to all messages in JSON.
 func (s *speaker) with(attrs ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,19 +92,19 @@ func (s *speaker) say(level slog.Level, msg string, attrs ...slog.Attr) {
 	fmt.Fprintln(s.w, name, msg)
 }
 
-// What a password may be in that nobody has told us of: the address of a database that was put in
-// the wrong place. Where it ends can't be known.
+// Where an unknown password may be: in the address of a database in the wrong place. Its end
+// can't be known.
 var (
 	login    = regexp.MustCompile(`://.*@`)
 	password = regexp.MustCompile(`(?i)(pass\w*\s*=\s*).*`)
 	quoted   = regexp.MustCompile(`".*[@=].*"|-\S*@.*|://.*`) // in what the parser says
 )
 
-// leastSecret is the length from which on a password is taken out of a message that has it. To
-// take out a shorter one would garble all words, and tell what it is.
+// leastSecret is the least length of a password that is removed from messages. Removing a shorter
+// one would garble words, and reveal it.
 const leastSecret = 4
 
-// masked makes one line of a text and takes the secrets out that are known.
+// masked makes one line of a text and removes the known secrets.
 func (s *speaker) masked(text string) string {
 	text = strings.Join(strings.Fields(text), " ")
 	for _, secret := range s.secrets {
@@ -116,7 +115,7 @@ func (s *speaker) masked(text string) string {
 	return visible(text)
 }
 
-// clean makes one line of a message and takes out what is secret or may be.
+// clean makes one line of a message and removes what is or may be secret.
 func (s *speaker) clean(msg string) string {
 	msg = s.masked(msg)
 	msg = login.ReplaceAllString(msg, "://xxxxx@")
@@ -139,7 +138,7 @@ func (s *speaker) exit(err error, command string) int {
 	case err == nil:
 		return 0
 	case !errors.As(err, &f):
-		// It comes from the parsing of the command line, and may repeat what is not for --db.
+		// It comes from the parser of the command line, and may repeat a misplaced password.
 		words := quoted.ReplaceAllString(err.Error(), "xxxxx")
 		f = &failure{exitUsage, fmt.Errorf("%s (%s --help explains)", words, command)}
 	}

@@ -73,7 +73,7 @@ func statusWords(e entry, database string) string {
 	return words + "database  " + database + "\n"
 }
 
-// switchCommand is lock enable or lock disable.
+// switchCommand returns lock enable or lock disable.
 func (a *app) switchCommand(on bool) *cobra.Command {
 	var component string
 	cmd := &cobra.Command{

@@ -11,10 +11,10 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// tableWidth is what a table has to fit in.
+// tableWidth is the width of a table.
 const tableWidth = 100
 
-// An entry is what is shown of a lock.
+// An entry is a lock as it is shown.
 type entry struct {
 	Component string  `json:"component"`
 	Job       string  `json:"job"`
@@ -34,13 +34,13 @@ type holder struct {
 
 func (h *holder) age() time.Duration { return time.Duration(h.AgeSeconds * float64(time.Second)) }
 
-// tick reports whether the run is one of a schedule, which is named for its time alone.
+// tick reports whether the run is a tick: its ID is nothing but a time.
 func (h *holder) tick() bool {
 	return h.Started != nil && h.JobID == h.Started.Format("2006-01-02T15:04:05Z")
 }
 
-// run is the run for a reader: when it was asked for, or its tick; or its ID if that begins with
-// no time.
+// run describes the run: when it was asked for, or its tick; or its ID if that begins with no
+// time.
 func (h *holder) run() string {
 	if h.Started == nil {
 		return visible(h.JobID)
@@ -71,7 +71,7 @@ func (e entry) who() *holder {
 	return e.Last
 }
 
-// same reports whether two look the same, but for renewals.
+// same reports whether two entries differ only by renewals.
 func (e entry) same(other entry) bool {
 	a, b := e.who(), other.who()
 	return e.Component == other.Component && e.Job == other.Job && e.Held == other.Held &&
@@ -95,13 +95,12 @@ func (e entry) state() (words, color string) {
 func jsonLine(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // there is nothing in it that JSON can't hold
+		panic(err) // JSON can hold all of it
 	}
 	return string(text) + "\n"
 }
 
-// table shows locks in columns. Where they don't fit into the limit, the ends of the longest names
-// are cut.
+// table shows locks in columns. If they exceed the limit, the longest names are cut.
 func table(all []entry, limit int, color bool) string {
 	rows := [][]string{{"COMPONENT", "JOB", "STATE", "HOLDER (LAST)", "RUN", "AGE"}}
 	for _, e := range all {

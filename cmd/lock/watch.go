@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	// settleTime is how long what a command has left running may take to end by itself.
+	// settleTime is how long processes that a command left may take to end by themselves.
 	settleTime = 100 * time.Millisecond
-	// killTimeout is when it is said that what was killed is not gone.
+	// killTimeout is how long after KILL the remaining processes are reported.
 	killTimeout = 5 * time.Second
 )
 
-// A watch is kept over a command that runs. Whatever it does, it does first and tells afterwards.
+// A watch watches a command that runs. It acts first and reports afterwards.
 type watch struct {
 	*run
 	lease *lock.Lease
@@ -31,27 +31,27 @@ type watch struct {
 
 	status  int
 	err     error           // the lease is lost
-	over    <-chan struct{} // the lease
+	over    <-chan struct{} // the lease has ended
 	ended   <-chan syscall.WaitStatus
-	guard   <-chan struct{} // it is gone
+	guard   <-chan struct{} // the guard is gone
 	endedAt time.Time
 	ending  bool             // TERM has been sent
 	kill    <-chan time.Time // when it is time for KILL
 	killed  bool
 	late    <-chan time.Time // when it is time to say that KILL has not helped
-	immune  bool             // it has been said that some can't be ended
+	immune  bool             // we have said that some can't be ended
 }
 
-// watch passes on signals, and returns when no process of the command is left: all ended by
-// themselves, or were ended because the lease is lost or the command left them behind. While there
-// is one that can't be ended, it goes on, and the lease with it.
+// watch passes on signals, and returns when no process of the command is left: they ended by
+// themselves, or were ended because the lease was lost or the command left them. While one can't
+// be ended, it waits and the lease is kept.
 func (r *run) watch(lease *lock.Lease, c *child, at tty, signals chan os.Signal) (int, error) {
 	w := &watch{run: r, lease: lease, c: c, at: at, over: lease.Context().Done(), ended: c.ended,
 		guard: c.guardGone}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		// Looking for processes costs something, so it is done only when it can be the end.
+		// Finding processes is expensive, so it is only done when it can be the end.
 		look := tick.C
 		if !c.exited && !w.killed {
 			look = nil
@@ -65,7 +65,7 @@ func (r *run) watch(lease *lock.Lease, c *child, at tty, signals chan os.Signal)
 			w.ended, w.endedAt, w.status = nil, time.Now(), childStatus(status)
 			c.exited = true
 			if !c.Group {
-				c.PID = 0 // which may be another's now
+				c.PID = 0 // another process may have it now
 			}
 			if !c.alive() {
 				return w.status, w.err
@@ -102,7 +102,7 @@ func (r *run) watch(lease *lock.Lease, c *child, at tty, signals chan os.Signal)
 	}
 }
 
-// end begins to end all processes, and then tells why.
+// end begins to end all processes, and then says why.
 func (w *watch) end(tell func()) {
 	w.ending, w.kill = true, time.After(w.grace)
 	var immune []int
@@ -123,7 +123,7 @@ func (w *watch) killAll() {
 	w.cannot(immune)
 }
 
-// cannot says, once, that some can't be ended.
+// cannot says, once, which processes can't be ended.
 func (w *watch) cannot(immune []int) {
 	if len(immune) == 0 || w.immune {
 		return
@@ -133,7 +133,7 @@ func (w *watch) cannot(immune []int) {
 		immuneWords(immune), w.keptWords()))
 }
 
-// keptWords says what becomes of the lock meanwhile.
+// keptWords says what happens to the lock meanwhile.
 func (w *watch) keptWords() string {
 	switch {
 	case w.lease.Err() == nil:
@@ -145,8 +145,8 @@ func (w *watch) keptWords() string {
 	return "the lock is kept until then"
 }
 
-// suspend stops us if the command has been stopped at a terminal: then the shell knows, and takes
-// the terminal back. What continues us is a signal like any other, and is relayed to the command;
+// suspend stops us if the command has been stopped at a terminal, so that the shell notices and
+// takes the terminal back. The signal that continues us is relayed to the command like any other;
 // not here, since the kernel may take a moment to stop us.
 func (w *watch) suspend(by syscall.Signal) {
 	switch by {
@@ -158,7 +158,7 @@ func (w *watch) suspend(by syscall.Signal) {
 	}
 }
 
-// lostFailure is the failure of a lease that was lost, in the words of what happened to it.
+// lostFailure is the failure for a lost lease.
 func lostFailure(cause error) error {
 	var (
 		held     *lock.ErrUnauthorised

@@ -25,19 +25,18 @@ const (
 	plain  = "\x1b[0m"
 )
 
-// colored reports whether f takes colours: it is a terminal, and the user has nothing against
-// them.
+// colored reports whether f is a terminal whose user allows colours.
 func colored(f *os.File) bool {
 	return columns(f) > 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }
 
-// columns is the width of a terminal, 0 if f is none.
+// columns returns the width of a terminal, 0 if f is none.
 func columns(f *os.File) int {
 	columns, _ := size(f)
 	return columns
 }
 
-// size is that of a terminal, 0 if f is none.
+// size returns the size of a terminal, 0 if f is none.
 func size(f *os.File) (columns, rows int) {
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
@@ -46,7 +45,7 @@ func size(f *os.File) (columns, rows int) {
 	return cmp.Or(int(size.Col), 80), cmp.Or(int(size.Row), 24) // 0: it doesn't know
 }
 
-// visible makes sure that a name does nothing to the terminal it is shown on.
+// visible makes a name safe to print on a terminal.
 func visible(s string) string {
 	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
 		return s
@@ -55,7 +54,7 @@ func visible(s string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
-// cells is how many columns of a terminal a text takes.
+// cells returns the number of columns of a text on a terminal.
 func cells(s string) int {
 	n := 0
 	for _, r := range s {
@@ -68,7 +67,7 @@ func cells(s string) int {
 	return n
 }
 
-// cut shortens a text to as many columns.
+// cut shortens a text to most columns.
 func cut(s string, most int) string {
 	if cells(s) <= most {
 		return s
@@ -80,8 +79,8 @@ func cut(s string, most int) string {
 	return string(runes) + "…"
 }
 
-// ageWords is a duration for a reader who wants to know how long ago. One that is negative lies
-// ahead: the clock that wrote the time was wrong, or a hand.
+// ageWords formats an age. A negative one is in the future: a wrong clock, or a hand, wrote the
+// time.
 func ageWords(d time.Duration) string {
 	switch {
 	case d <= -time.Second:
@@ -91,7 +90,7 @@ func ageWords(d time.Duration) string {
 	}
 }
 
-// agoWords is ageWords within a sentence.
+// agoWords is ageWords for a sentence.
 func agoWords(d time.Duration) string {
 	if words := ageWords(d); d <= -time.Second {
 		return words + ", in the future"

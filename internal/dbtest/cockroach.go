@@ -19,8 +19,8 @@ var (
 	databases atomic.Int64
 )
 
-// CockroachDSN gives a test a database of its own on the server that LOCK_TEST_COCKROACH_URL
-// names, or else on one that is started.
+// CockroachDSN returns the DSN of a new database for the test, on the server of
+// LOCK_TEST_COCKROACH_URL or on one that it starts.
 func CockroachDSN(t testing.TB) string {
 	dsn, err := cockroach()
 	if crdbtest.Dispensable(err) {
@@ -50,7 +50,7 @@ func startCockroach() (dsn string, err error) {
 	return dsn, settle(dsn)
 }
 
-// settle makes the server do nothing by itself.
+// settle turns off what the server does by itself.
 func settle(dsn string) error {
 	db, err := sql.Open("postgres", dsn)
 	if err != nil {

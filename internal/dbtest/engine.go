@@ -1,5 +1,5 @@
-// Package dbtest has what the tests on databases share: the engines, their table, the
-// specification of a row, and a driver that fails as told.
+// Package dbtest is shared by the tests on databases: the engines, their table, the specification
+// of a row, and a driver that fails on demand.
 package dbtest
 
 import (
@@ -21,24 +21,24 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
-// An Engine is a database with a driver and a way to talk to it, or memory.
+// An Engine is a database with a driver and its mode, or memory.
 type Engine struct {
 	Name   string
 	Driver string                    // empty: memory
-	DSN    func(t testing.TB) string // of an empty database of the test's own
+	DSN    func(t testing.TB) string // of a new, empty database
 }
 
-// Memory is the engine that has no database.
+// Memory is the engine without a database.
 var Memory = Engine{Name: "memory"}
 
-// PostgreSQL are the engines that module lock has a driver for.
+// PostgreSQL has the engines whose driver module lock has.
 var PostgreSQL = []Engine{
 	{Name: "PostgreSQL, lib_pq", Driver: "postgres", DSN: PostgresDSN()},
 	{Name: "PostgreSQL, lib_pq, one round trip", Driver: "postgres",
 		DSN: PostgresDSN("binary_parameters=yes")},
 }
 
-// Open opens a database of the test's own.
+// Open opens a new database for the test.
 func (e Engine) Open(t testing.TB) *sql.DB {
 	return e.OpenDSN(t, e.DSN(t))
 }
@@ -50,7 +50,7 @@ func (e Engine) OpenDSN(t testing.TB, dsn string) *sql.DB {
 	return pool(t, db)
 }
 
-// pool makes a race one between connections, not for one, and closes db when the test has ended.
+// pool allows enough connections for a race between them, and closes db when the test has ended.
 func pool(t testing.TB, db *sql.DB) *sql.DB {
 	t.Cleanup(func() { db.Close() })
 	db.SetMaxOpenConns(64)
@@ -62,7 +62,7 @@ func (e Engine) SQLite() bool      { return e.Driver == "sqlite" }
 func (e Engine) Memory() bool      { return e.Driver == "" }
 func (e Engine) CockroachDB() bool { return strings.HasPrefix(e.Name, "CockroachDB") }
 
-// Dialect returns what the engine talks.
+// Dialect returns the dialect of the engine.
 func (e Engine) Dialect() lock.Dialect {
 	switch {
 	case e.SQLite():
@@ -86,7 +86,7 @@ var (
 
 	mu      sync.Mutex
 	atEnd   []func()
-	leftOut = map[string]int{} // tests by the reason
+	leftOut = map[string]int{} // the number of tests, by reason
 )
 
 // AtEnd makes Main call stop when the tests have ended.
@@ -96,7 +96,7 @@ func AtEnd(stop func()) {
 	atEnd = append(atEnd, stop)
 }
 
-// LeaveOut skips the test. Main tells how many were left out, and why.
+// LeaveOut skips the test. Main prints how many were skipped, and why.
 func LeaveOut(t testing.TB, why string) {
 	mu.Lock()
 	leftOut[why]++
@@ -104,9 +104,8 @@ func LeaveOut(t testing.TB, why string) {
 	t.Skip(why)
 }
 
-// Main runs the tests, stops what they have started, tells what was left out, and returns the code
-// to exit with. It is for TestMain. A goroutine of this library that is left when the tests have
-// ended is a failure.
+// Main is for TestMain. It runs the tests, stops what they started, prints what was skipped, and
+// returns the exit code. A goroutine of this library that is left after the tests is a failure.
 func Main(m *testing.M) (code int) {
 	code = m.Run()
 	for _, stop := range slices.Backward(atEnd) {
@@ -122,8 +121,8 @@ func Main(m *testing.M) (code int) {
 	return code
 }
 
-// leaked returns the stacks of the other goroutines that run code of this library, once they have
-// had time to end.
+// leaked returns the stacks of the other goroutines that run code of this library, after giving
+// them time to end.
 func leaked() (left string) {
 	deadline := time.Now().Add(10 * time.Second)
 	for ; time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -166,8 +165,8 @@ func Exec(t testing.TB, dsn string, statements ...string) {
 // StartPostgres returns the server that the tests share.
 func StartPostgres(t testing.TB) *pgtest.Server { return Running(t, server) }
 
-// Running returns a server, started if it has to be. If there is none to start, the test is
-// skipped, unless it has to run.
+// Running returns a server, and starts it if necessary. If there is none, it skips the test or,
+// if the test is required, fails it.
 func Running(t testing.TB, start func() (*pgtest.Server, error)) *pgtest.Server {
 	s, err := start()
 	if pgtest.Dispensable(err) {

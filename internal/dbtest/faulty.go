@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Faulty is the driver of an engine, whose connections break as told. Its pool and its sessions
-// serve any number of faults.
+// A Faulty is the driver of an engine whose connections break on demand. It serves any number of
+// faults.
 type Faulty struct {
 	driver driver.Driver
 	dsn    string
@@ -23,11 +23,11 @@ type Faulty struct {
 	fail func(n int) Fault
 }
 
-// A Fault is what becomes of a statement.
+// A Fault is what happens to a statement.
 type Fault struct {
-	Err    error  // what the client is told in place of the answer; nil: the answer
-	Before bool   // the server has not carried the statement out
-	Then   func() // is called before the client is told
+	Err    error  // what the client gets instead of the answer; nil: the answer
+	Before bool   // the server has not executed the statement
+	Then   func() // called before the client gets it
 }
 
 // OpenFaulty opens the database with the DSN through a Faulty.
@@ -39,14 +39,14 @@ func (e Engine) OpenFaulty(t testing.TB, dsn string) (*sql.DB, *Faulty) {
 	return pool(t, sql.OpenDB(f)), f
 }
 
-// Arm lets fail decide what becomes of each statement, counted from 0. nil ends that.
+// Arm lets fail decide about each statement, counted from 0. nil disarms it.
 func (f *Faulty) Arm(fail func(n int) Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.n, f.fail = 0, fail
 }
 
-// Statements returns how many have been sent since Arm.
+// Statements returns the number of statements since Arm.
 func (f *Faulty) Statements() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -73,7 +73,7 @@ func (f *Faulty) Connect(context.Context) (driver.Conn, error) {
 // Driver implements driver.Connector.
 func (f *Faulty) Driver() driver.Driver { return f.driver }
 
-// A faultyConn is one session, which is closed once its connection has broken.
+// A faultyConn is one session. It is closed once its connection has broken.
 type faultyConn struct {
 	driver.Conn
 	f      *Faulty

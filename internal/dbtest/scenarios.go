@@ -10,7 +10,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// A Scenario is what is specified of several calls in a row.
+// A Scenario specifies several calls in a row.
 type Scenario struct {
 	Name string
 	Play func(t *testing.T, tb Table, l *lock.Lock)
@@ -51,7 +51,7 @@ var lost = map[string]func(t *testing.T, tb Table, l *lock.Lock){
 	"row removed": func(t *testing.T, tb Table, l *lock.Lock) { tb.Remove() },
 }
 
-// Scenarios are played on every engine.
+// Scenarios run on every engine.
 var Scenarios = []Scenario{
 	{"Lock concerns its row only", func(t *testing.T, tb Table, l *lock.Lock) {
 		require.NoError(t, l.Lock("c", "a", "j", "1", 0))
@@ -211,7 +211,7 @@ var Scenarios = []Scenario{
 		l *lock.Lock) {
 		for how, lose := range lost {
 			if how == "taken over" && tb.Engine.Memory() {
-				continue // the lease trusts the clock of the process: see the wiring
+				continue // the lease uses the clock of the process
 			}
 			tb.Remove()
 			le := acquired(t, l, run1)

@@ -10,7 +10,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// What is expected of a call: its answer, and the row after it.
+// The expectations of a call: its answer, and the row after it.
 type (
 	Answer func(t testing.TB, err error)
 	After  func(t testing.TB, before, now *Stored, asked, answered time.Time)
@@ -29,7 +29,7 @@ func Disabled(t testing.TB, err error) {
 	}
 }
 
-// acquire asks for the lease of the caller, and lets it go without a release.
+// acquire acquires the lease of the caller, and drops it without a release.
 func acquire(change func(*lock.Job)) func(*lock.Lock) error {
 	return func(l *lock.Lock) error {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -55,7 +55,7 @@ func AlreadyRun(running bool, jobID string) Answer {
 	}
 }
 
-// Ahead: the tick lies too far in the future.
+// Ahead: the tick is too far ahead.
 func Ahead(t testing.TB, err error) {
 	var e *lock.ErrTickAhead
 	require.IsType(t, e, err)
@@ -107,14 +107,14 @@ func recent(t testing.TB, now *Stored, asked, answered time.Time) {
 	require.False(t, now.LockTime.Time.After(answered), "%v is after %v", now.LockTime.Time, answered)
 }
 
-// TakenAbove: locked by the caller, just after the lock_time before, which the clock has not
-// reached.
+// TakenAbove: locked by the caller, just after the previous lock_time, which is ahead of the
+// clock.
 func TakenAbove(t testing.TB, before, now *Stored, _, _ time.Time) {
 	require.Equal(t, Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED"}, now.Fields())
 	require.Equal(t, before.LockTime.Time.Add(time.Microsecond), now.LockTime.Time)
 }
 
-// Becomes: the row has these fields, and the lock_time that it had.
+// Becomes: the row has these fields, and its previous lock_time.
 func Becomes(r Row) After {
 	return func(t testing.TB, before, now *Stored, _, _ time.Time) {
 		require.NotNil(t, now)
@@ -127,7 +127,7 @@ func Becomes(r Row) After {
 	}
 }
 
-// Specification is the table of DESIGN: every call, on every state of the row.
+// Specification has every call on every state of the row.
 var Specification = func() []Specified {
 	var (
 		lockFor = func(d time.Duration) func(*lock.Lock) error {
@@ -319,7 +319,7 @@ var Specification = func() []Specified {
 
 type Specified struct {
 	Name  string
-	Given Row // row{} is none
+	Given Row // row{} means no row
 	Call  func(*lock.Lock) error
 	Want  Answer
 	Then  After

@@ -5,8 +5,7 @@ import (
 	"database/sql"
 )
 
-// ConnStorage makes a Storage of the one connection of a *sql.Conn, which has no calls without a
-// context.
+// ConnStorage makes a Storage of a *sql.Conn, which has no calls without a context.
 type ConnStorage struct{ *sql.Conn }
 
 func (c ConnStorage) Exec(query string, args ...interface{}) (sql.Result, error) {

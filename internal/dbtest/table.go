@@ -21,7 +21,7 @@ type Row struct {
 	Age any
 }
 
-// The component and the job of the specification. The caller is component ID a, job ID 1.
+// The component and the job of the specification. The caller has component ID a and job ID 1.
 const (
 	Component = "shop"
 	Job       = "backup"
@@ -48,7 +48,7 @@ func NewTable(t testing.TB, e Engine) Table {
 	return Table{T: t, Engine: e, DB: e.OpenDSN(t, dsn), DSN: dsn}
 }
 
-// Lock returns a Lock on the table, which is there from then on.
+// Lock returns a Lock on the table, which it creates.
 func (tb Table) Lock() *lock.Lock {
 	if tb.Engine.Memory() {
 		return tb.memory
@@ -56,13 +56,13 @@ func (tb Table) Lock() *lock.Lock {
 	return lock.New(tb.DB)
 }
 
-// With returns the table for a test within the test.
+// With returns the table for a subtest.
 func (tb Table) With(t testing.TB) Table {
 	tb.T = t
 	return tb
 }
 
-// LockWith returns a Lock on the table with options. In memory that is a new table.
+// LockWith returns a Lock on the table with options. In memory it is a new table.
 func (tb *Table) LockWith(o lock.Options) *lock.Lock {
 	if tb.Engine.Memory() {
 		o.Clock = tb.clock.Now
@@ -91,7 +91,7 @@ func (tb Table) Now() time.Time {
 	return v.(time.Time).UTC()
 }
 
-// Timestamp returns a lock_time as the database takes it.
+// Timestamp returns a lock_time as an argument for the database.
 func (tb Table) Timestamp(at time.Time) any {
 	if tb.Engine.SQLite() {
 		return at.Format("2006-01-02 15:04:05.000000+00:00")
@@ -99,7 +99,8 @@ func (tb Table) Timestamp(at time.Time) any {
 	return at
 }
 
-// CanHold reports whether such a row can be: in memory there are no NULLs, and no status but two.
+// CanHold reports whether the engine can hold the row: in memory there are no NULLs, and only two
+// statuses.
 func (tb Table) CanHold(r Row) bool {
 	if !tb.Engine.Memory() || r == (Row{}) {
 		return true
@@ -139,7 +140,7 @@ enabled = excluded.enabled, status = excluded.status, lock_time = excluded.lock_
 	require.NoError(tb.T, err)
 }
 
-// InTransaction calls f with a transaction, which is nil in memory, and commits it unless f fails.
+// InTransaction calls f with a transaction, nil in memory, and commits it unless f fails.
 func (tb Table) InTransaction(f func(tx lock.Transaction) error) error {
 	if tb.Engine.Memory() {
 		return f(nil)
@@ -153,7 +154,7 @@ func (tb Table) InTransaction(f func(tx lock.Transaction) error) error {
 	return tx.Commit()
 }
 
-// Insert writes a row by hand, whose lock_time is an SQL expression.
+// Insert writes a row by hand; its lock_time is an SQL expression.
 func (tb Table) Insert(job, componentID, jobID, status, lockTime string) {
 	_, err := tb.Exec("INSERT INTO locks (component_name, component_id, job_name, job_id, enabled, "+
 		"status, lock_time) "+
@@ -187,15 +188,15 @@ func (tb Table) Remove() {
 	require.NoError(tb.T, err)
 }
 
-// Stored is what a row holds.
+// Stored is the content of a row.
 type Stored struct {
 	ComponentID, JobID, Status sql.NullString
 	Enabled                    sql.NullBool
 	LockTime                   sql.NullTime
 }
 
-// Get returns the row of a job, nil if there is none. It reads all columns in order, as clients
-// of the 2018 package do.
+// Get returns the row of a job, or nil. It reads all columns in order, like clients of the 2018
+// package.
 func (tb Table) Get(component, job string) *Stored {
 	if tb.Engine.Memory() {
 		return tb.recall(component, job)
@@ -254,7 +255,7 @@ func (s Stored) Fields() Row {
 	}
 }
 
-// Plain returns the row without what is added to the component ID of a run of a tick.
+// Plain returns the row without the suffix of the component ID of a tick.
 func (r Row) Plain() Row {
 	if id, ok := r.ComponentID.(string); ok {
 		r.ComponentID, _, _ = strings.Cut(id, "/")

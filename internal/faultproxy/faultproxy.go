@@ -190,7 +190,7 @@ func (p *Proxy) serve(client net.Conn) {
 	p.relay(client, server, func(m message) (message, bool) { return p.request(l, m) })
 }
 
-// relay passes messages on until decide returns a last one to pass on.
+// relay passes on what decide returns for each message, until that is the last one.
 func (p *Proxy) relay(from, to net.Conn, decide func(message) (message, bool)) {
 	for {
 		m, err := readMessage(from, 1)
