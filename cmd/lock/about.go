@@ -20,7 +20,7 @@ func (a *app) completionCommand() *cobra.Command {
 		Use:   "completion SHELL",
 		Short: "print the completion for a shell: bash, zsh or fish",
 		Long: `Prints a script with which the shell completes commands, flags, and the names of the
-jobs that the table has.`,
+jobs in the table.`,
 		Example: `# bash, which needs the package bash-completion for it
 lock completion bash >/etc/bash_completion.d/lock
 
@@ -32,7 +32,7 @@ lock completion fish >~/.config/fish/completions/lock.fish`,
 		ValidArgs: shells,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 || !slices.Contains(shells, args[0]) {
-				return errors.New("for which shell? bash, zsh or fish")
+				return errors.New("name a shell: bash, zsh or fish")
 			}
 			return nil
 		},
@@ -52,11 +52,9 @@ lock completion fish >~/.config/fish/completions/lock.fish`,
 
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "show which release this is",
-		Long: "Shows the release, the revision it was built from if that is known, the release " +
-			"of " +
-			"Go, and the system.",
+		Use:     "version",
+		Short:   "show which release this is",
+		Long:    "Shows the release, the revision if it is known, the release of Go, and the system.",
 		Example: "lock version",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {

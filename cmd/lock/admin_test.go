@@ -85,8 +85,8 @@ database  `+regexp.QuoteMeta(u.name())+"\n$", u.ok(t, "status", "backup", "--com
 
 		u.ok(t, "enable", "backup", "--component", "shop")
 		require.Equal(t, result{0, "",
-			"lock: default/a: enabled; no such job has been run yet " +
-				"(lock list shows those that have)\n"},
+			"lock: default/a: enabled, but no such job has been run yet " +
+				"(lock list shows the jobs)\n"},
 			u.do(t, "enable", "a"))
 		require.NotContains(t, u.ok(t, "list", "--component", "shop"), "default")
 		require.Equal(t, "a\n", strings.SplitAfter(u.do(t, "__complete", "status", "").stdout,

@@ -22,7 +22,7 @@ func noneEmpty(cmd *cobra.Command) error {
 	for _, name := range []string{"db", "table", "schema", "component", "component-id", "job",
 		"job-id", "tick", "holder", "run"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
-			return usagef("--%s is there, but empty", name)
+			return usagef("--%s is empty: give it a value, or leave it out", name)
 		}
 	}
 	return nil
@@ -31,7 +31,7 @@ func noneEmpty(cmd *cobra.Command) error {
 // noArgs is for commands with flags only.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return fmt.Errorf("%s is too much: %s has only flags", echo(args[0]), cmd.CommandPath())
+		return fmt.Errorf("unexpected argument %s: %s takes only flags", echo(args[0]), cmd.CommandPath())
 	}
 	return nil
 }
@@ -40,9 +40,9 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func oneJob(_ *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0 || args[0] == "":
-		return errors.New("which job? Its name is missing")
+		return errors.New("the name of the job is missing")
 	case len(args) > 1:
-		return fmt.Errorf("it is about one job, not %d", len(args))
+		return fmt.Errorf("name one job, not %d", len(args))
 	}
 	return nil
 }
@@ -69,7 +69,7 @@ func duration(flag, s string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < 0 {
-		return 0, usagef("--%s %s: it is a duration like 10m, or forever", flag, echo(s))
+		return 0, usagef("--%s %s: it must be a duration like 10m, or forever", flag, echo(s))
 	}
 	return d, nil
 }
@@ -94,7 +94,7 @@ func parseTick(s string) (tick time.Time, precision time.Duration, err error) {
 			return t.UTC(), form.precision, nil
 		}
 	}
-	return tick, 0, usagef("--tick %s: it is a date or a time: 2026-11-25, 2026-11-25T03, "+
+	return tick, 0, usagef("--tick %s: it must be a date or a time: 2026-11-25, 2026-11-25T03, "+
 		"2026-11-25T03:15, or 2026-11-25T03:15:00+01:00", strconv.Quote(s))
 }
 

@@ -32,9 +32,8 @@ var (
 	fileSchemes   = []string{"file", "sqlite"}
 )
 
-var errNowhere = errors.New("where are the locks? Neither --db nor LOCK_DB says it: " +
-	"--db postgres://host/database, LOCK_DB=postgres://host/database, " +
-	"or --db local for a file of this user on this machine")
+var errNowhere = errors.New("no database: say --db postgres://host/database, set " +
+	"LOCK_DB=postgres://host/database, or say --db local for a file of this user on this machine")
 
 // parseTarget parses --db or LOCK_DB. Its errors never repeat the text: it may contain a password
 // anywhere.
@@ -55,12 +54,12 @@ func parseTarget(s string) (target, error) {
 		}
 		return parseFile(strings.TrimPrefix(path, "//"))
 	case strings.Contains(s, "://"):
-		return target{}, errors.New("--db: it is a URL, but neither postgres:// nor cockroach:// " +
+		return target{}, errors.New("--db: this is a URL, but neither postgres:// nor cockroach:// " +
 			"nor the path of a file")
 	case !filepath.IsAbs(s) && !strings.HasPrefix(s, ".") && strings.ContainsAny(s, ":@="):
 		// A file of that name would be a lock that no other machine sees.
 		return target{}, errors.New("--db: write a server as a URL, postgres://host/database, " +
-			"and  a file whose name has :, @ or = in it as ./name")
+			"and a file whose name has :, @ or = in it as ./name")
 	default:
 		return parseFile(s)
 	}
@@ -68,14 +67,14 @@ func parseTarget(s string) (target, error) {
 
 func parseFile(path string) (target, error) {
 	if path == "" || strings.HasPrefix(path, ":memory:") {
-		return target{}, errors.New("--db: locks need a file that other processes can see")
+		return target{}, errors.New("--db: the locks need a file, which other processes can see")
 	}
 	absolute, err := filepath.Abs(path)
 	return target{file: absolute, name: absolute}, err
 }
 
-var errURL = errors.New("--db: it is not a URL like postgres://host:port/database " +
-	"(in it, write the special characters of a user and a password as %40 and so on)")
+var errURL = errors.New("--db: this is not a URL like postgres://host:port/database " +
+	"(write special characters of the user and the password as %40 and so on)")
 
 // parseServer parses scheme:rest.
 func parseServer(scheme, rest string) (target, error) {
@@ -101,12 +100,11 @@ func parseServer(scheme, rest string) (target, error) {
 	}
 	if t.server, err = pgx.ParseConfig(u.String()); err != nil {
 		if secret { // the driver may repeat any part of it
-			return target{}, errors.New("--db: the URL of the server: its port or a parameter is " +
-				"wrong")
+			return target{}, errors.New("--db: the port or a parameter of the URL is wrong")
 		}
 		why := err.Error() // it begins with the URL, as "cannot parse `…`: "
 		why = why[strings.LastIndex(why, "`: ")+1:]
-		return target{}, errors.New("--db: the URL of the server: " + why)
+		return target{}, errors.New("--db: the URL is wrong: " + why)
 	}
 	t.secrets = append(t.secrets, t.server.Password) // it may come from PGPASSWORD or a file
 	if !u.Query().Has("connect_timeout") && os.Getenv("PGCONNECT_TIMEOUT") == "" {

@@ -83,7 +83,7 @@ func judge(err error) error {
 			agoWords(held.Holder().Age))}
 	case errors.As(err, &disabled):
 		return &failure{exitDisabled, fmt.Errorf(
-			"refused: %s is disabled (lock enable switches it on)",
+			"refused: %s is disabled (lock enable allows it again)",
 			jobWords(disabled.ComponentName(), disabled.JobName()))}
 	case errors.As(err, &run):
 		code, words := exitRun, "has been run already: by"
@@ -95,7 +95,7 @@ func judge(err error) error {
 			agoWords(run.Last().Age))}
 	case errors.As(err, &ahead):
 		return &failure{exitAhead, fmt.Errorf("the tick is %s ahead of the database's clock: "+
-			"it is wrong, or the clock of this machine is", spanWords(ahead.By()))}
+			"correct the tick, or set the clock of this machine", spanWords(ahead.By()))}
 	}
 	return fail(exitDatabase, err)
 }

@@ -94,8 +94,8 @@ func (g *guard) tell(change func(*orders)) {
 	}
 	if err := g.send(); err != nil && !g.deaf {
 		g.deaf = true
-		g.says.warn(fmt.Sprintf("the guard doesn't hear: if this process is killed, the command "+
-			"may live on: %v", err))
+		g.says.warn(fmt.Sprintf("the guard doesn't read its orders: if this process is "+
+			"killed, the command may live on: %v", err))
 	}
 }
 

@@ -20,18 +20,17 @@ func (a *app) initCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init [flags]",
 		Short: "print or apply the statement that creates the table, or check the table",
-		Long: `Prints the statement that creates the table, for whoever has the right to; with
---apply it is carried out, and the table is checked. Nothing happens to a table that is there: if
-it is not as it
-has to be, that is said. The other commands create the table by themselves where they may, unless
-told --no-ddl.
+		Long: `Prints the statement that creates the table, for somebody who has the right to
+execute it. With --apply, executes it and checks the table. A table that exists is not changed. The
+other commands create the table if it is missing and they have the right to, unless --no-ddl is
+given.
 
-With --check nothing is created. All that is wrong with the table, the server or the session is
-printed, a line each, with what to do: types of columns, the key, the precision of lock_time,
-row-level security, the encoding, a second table of the name, missing privileges.
+With --check, creates nothing, and prints what is wrong with the table, the server or the session, a
+line each, and what to do: types of columns, the key, the precision of lock_time, row-level
+security, the encoding, a second table of the name, missing privileges.
 
-The commands need the rights to SELECT, INSERT and UPDATE; "lock forget" needs DELETE. A schema has
-to be there already.`,
+The commands need the rights to SELECT, INSERT and UPDATE; "lock forget" needs DELETE. The schema
+must exist.`,
 		Example: `lock init --db postgres:// | psql
 lock init --apply
 lock init --check
@@ -54,8 +53,8 @@ psql -c 'GRANT SELECT, INSERT, UPDATE ON locks TO the_service'`,
 		},
 	}
 	cmd.Annotations = exitStatuses(exitUsage, exitDatabase)
-	cmd.Flags().BoolVar(&apply, "apply", false, "carry the statement out, and check the table")
-	cmd.Flags().BoolVar(&check, "check", false, "say what is wrong with the table")
+	cmd.Flags().BoolVar(&apply, "apply", false, "execute the statement, and check the table")
+	cmd.Flags().BoolVar(&check, "check", false, "report what is wrong with the table")
 	cmd.MarkFlagsMutuallyExclusive("apply", "check")
 	return cmd
 }
@@ -95,7 +94,7 @@ func (a *app) checkTable(t target, create bool) error {
 		}
 		return &failure{code: exitDatabase}
 	}
-	a.says.info("the table is there, and as it has to be")
+	a.says.info("the table is correct")
 	return nil
 }
 

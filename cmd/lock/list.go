@@ -30,15 +30,13 @@ func (a *app) listCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [flags]",
 		Short: "show all locks",
-		Long: `Shows which database it is about, and a line for each lock: who holds it or, if it
-is free, who held it last; the run, by the time at which it was asked for or by its tick; and how
-long ago
-the lock was acquired or last renewed. A lock that is held and has not been renewed for a long time
-belongs to a machine that is gone. An age "in 3h" is of a lock time in the future: the clock that
-wrote it was wrong.
+		Long: `Shows the database, and for each lock the holder or the last holder, the run (the
+time at which it was asked for, or its tick), and how long ago the lock was acquired or last
+renewed. A lock that is held and has not been renewed for a long time belongs to a machine that is
+gone. An age of "in 3h" means that a wrong clock wrote a lock time in the future.
 
-With --watch it goes on: on a terminal the table is kept up to date; elsewhere a new one is printed
-whenever a lock is acquired, released, enabled or disabled. Ctrl-C ends it.`,
+With --watch, a terminal shows the table as it changes; elsewhere a new table is printed whenever a
+lock is acquired, released, enabled or disabled. Ctrl-C ends it.`,
 		Example: `lock list
 lock list --watch
 lock list --json | jq -r '.[] | select(.held) | .job'`,
@@ -49,14 +47,14 @@ lock list --json | jq -r '.[] | select(.held) | .job'`,
 	f := cmd.Flags()
 	f.StringVar(&c.component, "component", "", "only the locks of this `component`")
 	f.BoolVar(&c.json, "json", false, "print JSON: an array, and with --watch one on each line")
-	f.BoolVarP(&c.watch, "watch", "w", false, "show changes as they come")
-	f.DurationVar(&c.interval, "interval", time.Second, "at what `duration` --watch looks again")
+	f.BoolVarP(&c.watch, "watch", "w", false, "show changes as they happen")
+	f.DurationVar(&c.interval, "interval", time.Second, "the `duration` between two looks of --watch")
 	return cmd
 }
 
 func (c *list) run() error {
 	if c.interval <= 0 {
-		return usagef("--interval %v: it has to be more than 0", c.interval)
+		return usagef("--interval %v: it must be more than 0", c.interval)
 	}
 	first, cancel := within(context.Background(), callTimeout)
 	defer cancel()

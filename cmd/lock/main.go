@@ -54,10 +54,10 @@ func (a *app) root() *cobra.Command {
 		Use:   "lock",
 		Short: "run a command on one machine at a time",
 		Long: `A lock is a row of a table in the team's own database, PostgreSQL or CockroachDB, or
-in an SQLite file if there is one machine. There is one lock for each job of a component.
+in an SQLite file on one machine. Each job of a component has one lock.
 
-"lock run" runs a command while it holds the lock of a job. The other commands show who holds what,
-switch jobs off and on, and release the lock of a machine that is gone.`,
+"lock run" runs a command while it holds the lock of a job. The other commands show the holders,
+disable and enable jobs, and release the lock of a machine that is gone.`,
 		Example: `export LOCK_DB=postgres://ops@db.example/ops
 lock run --job nightly-backup -- ./backup.sh --full
 lock list
@@ -90,7 +90,7 @@ lock disable nightly-backup`,
 	f.BoolVar(&a.noDDL, "no-ddl", false, "never create the table")
 	f.StringVar(&a.log, "log", "text",
 		"the `format` of the messages on standard error: text or json, a line each")
-	f.BoolVarP(&a.verbose, "verbose", "v", false, "also tell what goes well")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "also report successes")
 	root.AddCommand(a.runCommand(), a.listCommand(), a.statusCommand(), a.switchCommand(true),
 		a.switchCommand(false), a.releaseCommand(), a.forgetCommand(), a.initCommand(),
 		a.completionCommand(), a.versionCommand(), a.guardCommand())

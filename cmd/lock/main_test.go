@@ -190,7 +190,7 @@ func (u user) ok(t *testing.T, args ...string) string {
 func (u user) disable(t *testing.T, job string) {
 	t.Helper()
 	require.Equal(t, result{0, "", "lock: default/" + job +
-		": disabled; no such job has been run yet (lock list shows those that have)\n"},
+		": disabled, but no such job has been run yet (lock list shows the jobs)\n"},
 		u.do(t, "disable", job))
 }
 

@@ -202,7 +202,7 @@ func TestGuard_stopped(t *testing.T) {
 	for range 10_000 { // more than a pipe holds
 		g.tell(func(o *orders) { o.Until++ })
 	}
-	require.Equal(t, 1, strings.Count(says.String(), "the guard doesn't hear"))
+	require.Equal(t, 1, strings.Count(says.String(), "the guard doesn't read its orders"))
 	g.dismiss()
 	var status syscall.WaitStatus
 	_, err := syscall.Wait4(g.pid, &status, 0, nil)

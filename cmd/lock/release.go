@@ -24,25 +24,21 @@ func (a *app) releaseCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "release JOB --holder ID [flags]",
 		Short: "release the lock of a machine that is gone",
-		Long: `Releases the lock of a job in the place of its holder, so that nobody has to wait
-until it expires. It is released only if the holder is the one that --holder names, as "lock
-status" shows
-it; so the lock of whoever has acquired it meanwhile stays.
+		Long: `Releases the lock of a dead holder, so that nobody has to wait until it expires. It is
+released only if --holder, as "lock status" shows it, still holds it.
 
-A holder that has acquired or renewed its lock within its TTL is likely alive. It is refused to
-release its lock without --force. The table doesn't say the TTL: it is --ttl, a minute unless you
-say otherwise. A holder whose lock never expires renews it every ten seconds. If the lock time is
-in the future, nobody can tell, and it takes --force, too.
+A holder that acquired or renewed its lock within its TTL is probably alive, and is released only
+with --force. The table doesn't have the TTL: say --ttl if it is not a minute. A holder whose lock
+never expires renews it every ten seconds. A lock time in the future also needs --force.
 
-A holder that is alive is not stopped at once: its lock run notices when it next renews its lock,
-ends its command, and until then both run. To stop a job, see "lock disable" and
---stop-when-disabled.`,
+A live holder is not stopped at once: until its lock run notices, at its next renewal, and ends its
+command, both run. To stop a job, see "lock disable" and --stop-when-disabled.`,
 		Example: `lock status nightly-backup
 lock release nightly-backup --holder db3/4711/QX7RS2LB`,
 		Args: oneJob,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if r.holderID == "" {
-				return usagef("--holder says whose lock is to be released (lock status shows it)")
+				return usagef("--holder is missing: lock status shows the holder")
 			}
 			ttl, err := duration("ttl", r.ttl)
 			if err != nil {
@@ -57,10 +53,10 @@ lock release nightly-backup --holder db3/4711/QX7RS2LB`,
 	componentFlag(cmd, &r.component)
 	f := cmd.Flags()
 	f.StringVar(&r.holderID, "holder", "",
-		"the `ID` of the holder whose lock is to be released (required)")
-	f.StringVar(&r.runID, "run", "", "and the `ID` of its run")
+		"the `ID` of the holder to release (required)")
+	f.StringVar(&r.runID, "run", "", "also compare the `ID` of its run")
 	f.StringVar(&r.ttl, "ttl", usualTTL.String(), "the TTL of the holder: a `duration`, or forever")
-	f.BoolVar(&r.force, "force", false, "release the lock of a holder that seems to be alive, too")
+	f.BoolVar(&r.force, "force", false, "release a holder even if it seems to be alive")
 	cmd.ValidArgsFunction = a.completeJobs(&r.component)
 	return cmd
 }
@@ -83,8 +79,8 @@ func (r *release) release(ctx context.Context, l *lock.Lock, job string, ttl tim
 	case r.force:
 		seen.LockTime = time.Time{} // even if it renews meanwhile
 	case seen.Age < ttl:
-		return fail(exitHeld, fmt.Errorf("refused: %s, the holder of %s, has acquired or renewed "+
-			"it %s, within its TTL of %v, and is likely alive; --force releases it all the same",
+		return fail(exitHeld, fmt.Errorf("refused: %s, the holder of %s, acquired or renewed it "+
+			"%s, within its TTL of %v, and is probably alive; --force releases it anyway",
 			holderWords(seen), name, agoWords(seen.Age), ttl))
 	}
 	// The holder may renew the lock or change here; the statement compares again.
@@ -100,10 +96,9 @@ func (a *app) forgetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forget JOB [flags]",
 		Short: "remove the row of a job that nobody holds",
-		Long: `Removes the row of a job, and with it which tick was run last, who held the lock
-last, and that the job is disabled. It undoes the run of a wrong tick; and it tidies up after a
-job that is no
-more. A lock that somebody holds is refused: see "lock release".`,
+		Long: `Removes the row of a job, with its last tick, its last holder and its disabled flag,
+after a wrong tick or when the job no longer exists. It refuses a lock that somebody holds: see
+"lock release".`,
 		Example: `lock forget nightly-backup
 lock forget nightly-backup --component shop`,
 		Args: oneJob,

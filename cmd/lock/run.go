@@ -64,13 +64,13 @@ func (r *run) request(graceSaid bool) (lock.Job, error) {
 	}
 	switch {
 	case r.job == "":
-		return j, usagef("--job says which job; it is missing")
+		return j, usagef("--job is missing")
 	case j.TTL < time.Second:
-		return j, usagef("--ttl %v: it is at least 1s, or forever", j.TTL)
+		return j, usagef("--ttl %v: it must be at least 1s, or forever", j.TTL)
 	case r.grace < 0 || r.poll < 0:
 		return j, usagef("--grace and --poll can't be negative")
 	case r.ifHeld != "fail" && r.ifHeld != "skip":
-		return j, usagef("--if-held %s: it is fail or skip", echo(r.ifHeld))
+		return j, usagef("--if-held %s: it must be fail or skip", echo(r.ifHeld))
 	}
 	switch {
 	case r.tick != "":
@@ -93,7 +93,7 @@ func (r *run) request(graceSaid bool) (lock.Job, error) {
 	// When a lease counts as lost, there must be time to end the command. And the lease must live
 	// long enough to be renewed, every third of the TTL.
 	if j.Margin = max(j.TTL/10, r.grace+reserve); j.Margin > j.TTL/2 {
-		return j, usagef("--grace %v is too long for --ttl %v: half of it less %v is the most, %v",
+		return j, usagef("--grace %v is too long for --ttl %v: at most half of it less %v, %v",
 			r.grace, j.TTL, reserve, half)
 	}
 	return j, nil
@@ -145,7 +145,7 @@ func (r *run) run(argv []string, graceSaid bool) error {
 	defer done()
 	r.says.with("component_id", lease.Job().ComponentID)
 	if from := lease.TakenFrom(); from != nil {
-		r.says.warn(fmt.Sprintf("%s: taken over from %s, which was last heard of %s", r.name(),
+		r.says.warn(fmt.Sprintf("%s: taken over from %s, which last acquired or renewed it %s", r.name(),
 			holderWords(*from), agoWords(from.Age)))
 	}
 	return r.hold(lease, g, path, argv, signals)
@@ -156,7 +156,7 @@ func (r *run) name() string { return jobWords(r.component, r.job) }
 // report reports events.
 func (r *run) report(e lock.Event) {
 	if e.Kind == lock.Failed && e.Operation == "Renew" {
-		r.says.warn(fmt.Sprintf("%s: the lock could not be renewed, and will be tried again: %v",
+		r.says.warn(fmt.Sprintf("%s: the lock could not be renewed; trying again: %v",
 			r.name(), bare(e.Err)))
 	} else if e.Err == nil {
 		r.says.info(fmt.Sprintf("%s: %s", r.name(), e.Kind), slog.Int64("token", e.Token))
@@ -231,7 +231,7 @@ func (r *run) release(lease *lock.Lease, status int, err error) error {
 			lostFailure(cmp.Or(cause, released)), status)}
 	case released != nil:
 		r.says.warn(fmt.Sprintf("%s: the command has ended, but its lock could not be released, "+
-			"and expires: %v", r.name(), bare(released)))
+			"and will expire: %v", r.name(), bare(released)))
 	}
 	return nil
 }

@@ -122,18 +122,18 @@ func TestRun_exitStatus(t *testing.T) {
 		{"unlike any command", 64, `unknown command "frobnicate" (lock --help`,
 			[]string{"frobnicate"}},
 		{"help", 64, `unknown command "lst": is it list?`, []string{"help", "lst"}},
-		{"too much", 64, `"backup" is too much: lock list has only flags`, []string{"list",
+		{"too much", 64, `unexpected argument "backup": lock list takes only flags`, []string{"list",
 			"backup"}},
-		{"empty tick", 64, "--tick is there, but empty", []string{"run", "--job", "x", "--tick", "",
+		{"empty tick", 64, "--tick is empty", []string{"run", "--job", "x", "--tick", "",
 			"--", "echo", "no"}},
-		{"empty job", 64, "--job is there, but empty", []string{"run", "--job", "", "--", "echo",
+		{"empty job", 64, "--job is empty", []string{"run", "--job", "", "--", "echo",
 			"no"}},
-		{"empty component", 64, "--component is there, but empty", []string{"status", "x",
+		{"empty component", 64, "--component is empty", []string{"status", "x",
 			"--component", ""}},
-		{"empty database", 64, "--db is there, but empty", []string{"run", "--db", "", "--job", "x",
+		{"empty database", 64, "--db is empty", []string{"run", "--db", "", "--job", "x",
 			"--", "echo", "no"}},
-		{"disable nothing", 64, "which job?", []string{"disable", ""}},
-		{"status of nothing", 64, "which job?", []string{"status"}},
+		{"disable nothing", 64, "the name of the job is missing", []string{"disable", ""}},
+		{"status of nothing", 64, "the name of the job is missing", []string{"status"}},
 		{"no shell", 64, "bash, zsh or fish", []string{"completion"}},
 		{"unknown shell", 64, "bash, zsh or fish", []string{"completion", "cmd"}},
 		{"wait", 64, "forever", []string{"run", "--job", "x", "--wait", "long", "--", "true"}},
@@ -360,7 +360,7 @@ func TestRun_databaseStops(t *testing.T) {
 	over.stdin.Write([]byte("go\n"))
 	require.Equal(t, 0, over.exit(t), "the command has done its work")
 	require.Contains(t, over.stderr.String(),
-		"default/over: the command has ended, but its lock could not be released, and expires: ")
+		"default/over: the command has ended, but its lock could not be released, and will expire: ")
 	require.Equal(t, exitDatabase, u.do(t, "run", "--job", "x", "--", "echo", "no").status)
 
 	require.NoError(t, again())

@@ -32,7 +32,7 @@ func (s *speaker) configure(format string, verbose bool) error {
 	case "json":
 		s.json = slog.New(slog.NewJSONHandler(s.w, nil))
 	default:
-		return usagef("--log %s: it is text or json", echo(format))
+		return usagef("--log %s: it must be text or json", echo(format))
 	}
 	return nil
 }

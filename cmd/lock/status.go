@@ -19,10 +19,9 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status JOB [flags]",
 		Short: "show the lock of a job",
-		Long: `Shows whether the lock of a job is free or held, and by whom; since when the run
-lasts, or for which tick it is; when the lock was acquired or last renewed; whether the job is
-disabled; who
-held the lock last; and which database says so. A job of which the table knows nothing is free.`,
+		Long: `Shows whether the lock of a job is free or held, the holder or the last holder, the
+time at which the run was asked for or its tick, when the lock was acquired or last renewed, whether
+the job is disabled, and the database. A job without a row is free.`,
 		Example: `lock status nightly-backup
 lock status nightly-backup --component shop --json`,
 		Args: oneJob,
@@ -79,7 +78,7 @@ func (a *app) switchCommand(on bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "enable JOB [flags]",
 		Short: "allow a job to be run again",
-		Long:  `Ends what "lock disable" began. Nothing happens to a job that is enabled.`,
+		Long:  `Undoes "lock disable". A job that is enabled is not changed.`,
 		Example: `lock enable nightly-backup
 lock enable nightly-backup --component shop`,
 		Args: oneJob,
@@ -95,8 +94,8 @@ lock enable nightly-backup --component shop`,
 				name := jobWords(component, args[0])
 				s, err := l.Status(ctx, component, args[0])
 				if err == nil && entryOf(s).who() == nil {
-					a.says.warn(fmt.Sprintf("%s: %s; no such job has been run yet "+
-						"(lock list shows those that have)", name, words))
+					a.says.warn(fmt.Sprintf("%s: %s, but no such job has been run yet "+
+						"(lock list shows the jobs)", name, words))
 					return nil
 				}
 				a.says.info(fmt.Sprintf("%s: %s", name, words))
