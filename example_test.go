@@ -89,10 +89,10 @@ func ExampleLock_Acquire_tick() {
 	// instance-2: runs 2026-03-30T02:00:00Z
 }
 
-// A payout is written by a transaction that can't commit unless the lease is held, so nothing is
-// paid twice.
+// A payout is written in a transaction that can't commit unless the lease holds the lock, so
+// nothing is paid twice.
 func ExampleLease_Check() {
-	var db *sql.DB // which the service has opened
+	var db *sql.DB // the service's
 	l := lock.New(db)
 
 	pay := func(ctx context.Context) error {
@@ -155,8 +155,8 @@ func ExampleErrUnauthorised() {
 	// not now: invoices of shop has it, with instance-1, for 5m0s
 }
 
-// After a broken connection nobody knows whether the lock was taken. The same call settles it: if
-// it was, the caller holds it already, and is told so.
+// After a broken connection it is unknown whether the lock was acquired. The same call settles
+// it: if the caller already holds the lock, Lock returns nil.
 func ExampleErrOutcomeUnknown() {
 	db, mock, err := sqlmock.New()
 	if err != nil {
@@ -168,7 +168,7 @@ func ExampleErrOutcomeUnknown() {
 		// the row says that the first call took it
 		AddRow(locktest.HeldBy("instance-1", "run-1", time.Now())...))
 
-	// By itself, a Lock tries for some two seconds before it gives up. This one doesn't.
+	// By default, a Lock tries for about two seconds before it gives up. This one doesn't.
 	l, err := lock.NewWith(db, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 1}})
 	if err != nil {
 		log.Fatal(err)
@@ -187,8 +187,7 @@ func ExampleErrOutcomeUnknown() {
 	// instance-1: <nil>
 }
 
-// What the page for the one on call shows. The table doesn't say how long a job may take: that is
-// for the caller to know.
+// A page for the one on call. The table doesn't say how long a job may take: the caller knows.
 func ExampleLock_List() {
 	l, clock := locktest.New()
 	for _, err := range []error{
@@ -247,8 +246,8 @@ func ExampleLock_Status() {
 	// nobody is at it; enabled: false
 }
 
-// Locked is what the row says. Whether the holder may be replaced follows from the TTL that a
-// challenger states.
+// Locked is the status in the row. Whether the lock has expired depends on the TTL of the
+// challenger.
 func ExampleStatus_Expired() {
 	l, clock := locktest.New()
 	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
@@ -270,8 +269,8 @@ func ExampleStatus_Expired() {
 	// expired without a TTL: false
 }
 
-// The machine of instance-1 is gone, and nobody wants to wait until its lock expires. The holder
-// that was seen is named, so that the lock of another, who may have it by now, stays.
+// The machine of instance-1 is gone, and nobody wants to wait until its lock expires.
+// ForceRelease names the holder that was seen, so that it doesn't release a newer holder.
 func ExampleLock_ForceRelease() {
 	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
@@ -318,10 +317,9 @@ func ExampleLock_Disable() {
 	// <nil>
 }
 
-// A table of one's own, made by a migration, and two listeners: a logger, and a function for
-// metrics.
+// A table from a migration, and two observers: a logger, and a function for metrics.
 func ExampleNewWith() {
-	db, mock, err := sqlmock.New() // in place of a database in which the table is
+	db, mock, err := sqlmock.New() // in place of a database with the table
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -360,7 +358,7 @@ func ExampleNewWith() {
 	// level=INFO msg="lock released" operation=Unlock component=shop job=prune component_id=a job_id=1
 }
 
-// A stand-by waits for as long as it takes, and leads as soon as the leader has gone.
+// A stand-by waits without a limit, and leads as soon as the leader has gone.
 func ExampleLock_Acquire_wait() {
 	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
@@ -390,7 +388,7 @@ func ExampleLock_Acquire_wait() {
 	// and goes: <nil>
 }
 
-// A cache is to be filled at most once an hour, whoever finds it cold.
+// A cache is filled at most once an hour, whoever finds it cold.
 func ExampleJob_spacing() {
 	l, clock := locktest.New()
 	fill := func() {
@@ -435,7 +433,7 @@ func ExampleJob_stopWhenDisabled() {
 	// stopped: true because it is disabled: true
 }
 
-// A Lease can be had without Run, by who decides when to begin and when to stop.
+// Acquire returns a Lease for code that decides itself when to begin and when to stop.
 func ExampleLease_Context() {
 	l := lock.NewMemory(lock.Options{})
 	ctx := context.Background()
@@ -447,12 +445,12 @@ func ExampleLease_Context() {
 	}
 	defer lease.Release(ctx)
 
-	// Somebody takes instance-1 for dead.
+	// Somebody believes that instance-1 is dead.
 	if err := l.ForceRelease(ctx, "shop", "outbox", lock.Holder{ComponentID: "instance-1",
 		JobID: "run-1"}); err != nil {
 		log.Fatal(err)
 	}
-	lease.Renew(ctx) // which happens by itself every ten seconds here
+	lease.Renew(ctx) // happens in the background, here every ten seconds
 
 	<-lease.Context().Done()
 	fmt.Println(context.Cause(lease.Context()))
@@ -460,8 +458,8 @@ func ExampleLease_Context() {
 	// the lease is lost: it was released by another
 }
 
-// Before something that can't be undone and isn't in the database: make sure that the lease is
-// held right now. It has all of TTL before it again then.
+// Before an action that can't be undone and isn't in the database: make sure that the lease holds
+// the lock now. Afterwards it has the whole TTL.
 func ExampleLease_Renew() {
 	l := lock.NewMemory(lock.Options{})
 	job := lock.Job{ComponentName: "shop", JobName: "newsletter", TTL: time.Minute}
@@ -478,8 +476,8 @@ func ExampleLease_Renew() {
 	// <nil>
 }
 
-// A store that remembers the largest token that it has seen refuses a holder that is late, even
-// one that doesn't know yet that it has lost the lock.
+// A store that remembers the largest token refuses a late holder, even one that doesn't know yet
+// that it has lost the lock.
 func ExampleLease_Token() {
 	l, clock := locktest.New()
 	ctx := context.Background()
@@ -500,7 +498,7 @@ func ExampleLease_Token() {
 	}
 	defer first.Release(ctx)
 	store(first.Token(), "page 1 of the first")
-	clock.Advance(2 * time.Minute) // the first is stopped for so long that it can't renew its lease
+	clock.Advance(2 * time.Minute) // the first is stopped and can't renew its lease
 	second, err := l.Acquire(ctx, job)
 	if err != nil {
 		log.Fatal(err)
@@ -516,7 +514,7 @@ func ExampleLease_Token() {
 	// stored: page 2 of the second
 }
 
-// Who takes over from a dead holder may want to clean up after it.
+// An instance that takes over from a dead holder may want to clean up after it.
 func ExampleLease_TakenFrom() {
 	l, clock := locktest.New()
 	if err := l.Lock("shop", "instance-1", "import", "run-1", time.Minute); err != nil {
@@ -566,7 +564,7 @@ func ExampleLeaseFrom() {
 }
 
 // Within one process, without names and without waiting: a handler that does nothing while it is
-// at work already.
+// already at work.
 func ExampleLocalLock() {
 	var reloading lock.LocalLock
 	reload := func(work func()) {
@@ -586,7 +584,7 @@ func ExampleLocalLock() {
 	// it is being reloaded already
 }
 
-// A service takes a Locker, and whoever starts it decides whether there is something to share.
+// A service takes a Locker. Its caller decides whether there is something to share.
 func ExampleNoopLocker() {
 	backup := func(l lock.Locker) error {
 		if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {

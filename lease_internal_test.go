@@ -17,14 +17,13 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// A script is what becomes of a call to the store: before it is carried out, and after, it may
-// take time, or fail.
+// A script delays or fails a call to the store, before or after it is executed.
 type script struct {
-	before func(ctx context.Context, call string) error // an error: it is not carried out
+	before func(ctx context.Context, call string) error // an error: it is not executed
 	after  func(ctx context.Context, call string) error // an error: its reply is lost
 }
 
-// scripted is a Store to which a script happens.
+// scripted is a Store with a script.
 type scripted struct {
 	store.Store
 
@@ -33,14 +32,14 @@ type scripted struct {
 	asked map[string][]time.Time
 }
 
-// does sets what happens to the calls from now on.
+// does sets the script of the calls from now on.
 func (s *scripted) does(now script) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.now = now
 }
 
-// when returns at what times a call was made.
+// when returns the times of a call.
 func (s *scripted) when(call string) []time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,7 +94,7 @@ var (
 	errUnknown = fmt.Errorf("%w (%w)", io.ErrUnexpectedEOF, ErrOutcomeUnknown)
 )
 
-// on makes one call fail, or take time, and no other.
+// on makes one kind of call fail or take time.
 func on(call string, do func(ctx context.Context) error) func(context.Context, string) error {
 	return func(ctx context.Context, c string) error {
 		if c != call {
@@ -105,7 +104,7 @@ func on(call string, do func(ctx context.Context) error) func(context.Context, s
 	}
 }
 
-// first does one thing to the first such call, and another to those after it.
+// first does one thing to the first such call, and another to later ones.
 func first(call string, do, then func(ctx context.Context) error) func(context.Context,
 	string) error {
 	var done atomic.Bool
@@ -122,7 +121,7 @@ func once(call string, do func(ctx context.Context) error) func(context.Context,
 	return first(call, do, fails(nil))
 }
 
-// either does to each call what one of the two does to it.
+// either combines two scripts of different calls.
 func either(a, b func(context.Context, string) error) func(context.Context, string) error {
 	return func(ctx context.Context, call string) error {
 		return errors.Join(a(ctx, call), b(ctx, call))
@@ -133,7 +132,7 @@ func fails(err error) func(context.Context) error {
 	return func(context.Context) error { return err }
 }
 
-// takes is a call that takes time, whatever its context says.
+// takes makes a call take time, whatever its context says.
 func takes(d time.Duration) func(context.Context) error {
 	return func(context.Context) error {
 		time.Sleep(d)
@@ -141,7 +140,7 @@ func takes(d time.Duration) func(context.Context) error {
 	}
 }
 
-// hangs is a call that takes for ever, as long as its context.
+// hangs makes a call last as long as its context.
 func hangs(ctx context.Context) error {
 	<-ctx.Done()
 	return ctx.Err()
@@ -152,7 +151,7 @@ type world struct {
 	*Lock
 	t      *testing.T
 	script *scripted
-	truth  store.Store // what the script happens to
+	truth  store.Store // without the script
 	ahead  atomic.Int64
 	start  time.Time
 
@@ -176,7 +175,7 @@ func inBubble(t *testing.T, test func(t *testing.T, w *world)) {
 		}}}
 		t.Cleanup(func() {
 			if t.Failed() {
-				time.Sleep(24 * time.Hour) // or what is left behind hides why
+				time.Sleep(24 * time.Hour) // so that goroutines left behind don't hide the failure
 			}
 		})
 		test(t, w)
@@ -204,14 +203,14 @@ func (w *world) acquire(j Job) *Lease {
 	return lease
 }
 
-// other is the Lock of another instance, to whose database nothing happens.
+// other is the Lock of another instance, without a script.
 func (w *world) other() *Lock { return &Lock{store: w.truth, hub: newHub(nil)} }
 
 func (w *world) challenge(ttl time.Duration) error {
 	return w.other().Lock("shop", "b", "backup", "2", ttl)
 }
 
-// holder returns who holds the lock, "" if nobody does.
+// holder returns the holder of the lock, or "".
 func (w *world) holder() string {
 	rec, err := w.truth.Get(w.t.Context(), backup.request(""))
 	require.NoError(w.t, err)
@@ -221,7 +220,7 @@ func (w *world) holder() string {
 	return rec.ComponentID
 }
 
-// lastRun returns the job ID that stands in the row.
+// lastRun returns the job ID in the row.
 func (w *world) lastRun() string {
 	rec, err := w.truth.Get(w.t.Context(), backup.request(""))
 	require.NoError(w.t, err)
@@ -248,7 +247,7 @@ func requireRefused(t *testing.T, err error) {
 	require.IsType(t, &ErrUnauthorised{}, err)
 }
 
-// requireLost makes sure that a lease has ended, at a time since the start, because it was lost.
+// requireLost requires that a lease was lost, at a time since the start.
 func (w *world) requireLost(lease *Lease, after time.Duration) {
 	w.t.Helper()
 	select {
@@ -576,7 +575,7 @@ func TestLease_Release(t *testing.T) {
 	t.Run("comes after the renewal that is under way", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
 			lease := w.acquire(backup)
-			// The database has the renewal, and carries it out although nobody waits any more.
+			// The database has the renewal, and executes it although nobody waits any more.
 			w.script.does(script{before: on("renew", takes(2*time.Second)),
 				after: on("renew", func(ctx context.Context) error {
 					if ctx.Err() != nil {
@@ -863,7 +862,7 @@ func TestJob_Wait(t *testing.T) {
 	})
 }
 
-// state is an error of a server's.
+// state is an error of a server.
 type state string
 
 func (s state) Error() string    { return "the server says " + string(s) }

@@ -12,7 +12,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// The documented API, symbol by symbol: this compiles as long as nothing of it has changed.
+// The documented API, symbol by symbol: this compiles while none of it has changed.
 var (
 	_ func(lock.Storage) *lock.Lock = lock.New
 	_ func(*lock.Lock, string,

@@ -15,7 +15,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/store"
 )
 
-// A bus is a Notifier within this process. What it does with a word is up to deliver.
+// A bus is a Notifier within this process. deliver decides what happens to a message.
 type bus struct {
 	deliver func(woken []func()) error
 
@@ -72,7 +72,7 @@ func (c *counted) Acquire(ctx context.Context, r store.Request, cond store.Condi
 	return c.Store.Acquire(ctx, r, cond)
 }
 
-// A fleet is processes that share one table.
+// A fleet has processes that share one table.
 type fleet struct {
 	table *counted
 	bus   *bus
@@ -107,7 +107,7 @@ func TestNotifier(t *testing.T) {
 	blocked := make(chan struct{})
 	for name, c := range map[string]struct {
 		deliver func(woken []func()) error
-		told    bool // the waiter has the lock at once, and not only when it looks again
+		told    bool // the waiter has the lock at once, not only when it looks again
 	}{
 		"tells":   {tellAll, true},
 		"repeats": {func(woken []func()) error { tellAll(woken); return tellAll(woken) }, true},
@@ -226,7 +226,7 @@ func TestHub(t *testing.T) {
 						ComponentID: fmt.Sprint(i), Wait: Forever, TTL: Forever})
 				}
 				synctest.Wait()
-				f.table.asked.Store(0) // what they ask at first is not what they ask while they wait
+				f.table.asked.Store(0) // the first looks don't count
 				time.Sleep(time.Minute)
 				require.LessOrEqual(t, f.table.asked.Load(), 60*c.most, "%+v", c)
 				cancel()

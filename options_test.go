@@ -47,7 +47,7 @@ func TestNewWith_invalid(t *testing.T) {
 	require.ErrorContains(t, l.Enable(component, job), "Storage")
 }
 
-// serialization is an error that another attempt may cure.
+// serialization is an error that a retry may cure.
 type serialization struct{}
 
 func (serialization) Error() string    { return "could not serialize" }

@@ -108,7 +108,7 @@ func TestNightly(t *testing.T) {
 	require.NoError(t, mock.ExpectationsWereMet())
 }
 
-// newMock returns a Lock on a database that answers what the test says, after its New.
+// newMock returns a Lock on a mock of a database, after its New.
 func newMock(t *testing.T) (*lock.Lock, sqlmock.Sqlmock) {
 	db, mock, err := sqlmock.New()
 	require.NoError(t, err)
@@ -232,7 +232,7 @@ func TestLock_error(t *testing.T) {
 	}
 }
 
-// noopStorage is what a service uses whose database is switched off.
+// noopStorage is used by a service whose database is switched off.
 type noopStorage struct{ row *sql.Row }
 
 type noopResult struct{}

@@ -25,8 +25,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
-// A skewed schedule is that of an instance whose clock is ahead by so much, for a cron whose clock
-// is right: cron has no clock of its own to set. It fires when the instance's clock gets there.
+// A skewed schedule is the schedule of an instance whose clock is ahead, for a cron whose clock
+// is right: cron has no clock to set. It fires when the instance's clock reaches the tick.
 type skewed struct {
 	cron.Schedule
 	ahead time.Duration
@@ -46,12 +46,12 @@ func parse(t *testing.T, spec string) cron.Schedule {
 // tickName is the name of a tick in the row.
 func tickName(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// skews are by how much the clocks of the instances are ahead.
+// skews are how far the clocks of the instances are ahead.
 var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
 	-time.Millisecond, 4 * time.Second, -1700 * time.Millisecond, time.Millisecond,
 	-3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
 
-// journal is what a fleet ran and was told.
+// journal has the runs and outcomes of a fleet.
 type journal struct {
 	mu   sync.Mutex
 	runs map[string]int // how often a tick was run
@@ -192,7 +192,7 @@ func TestNew_summer_begins(t *testing.T) {
 	}
 }
 
-// What an entry costs doesn't grow with their number: cron is never asked for its entries, of
+// The cost of an entry doesn't grow with their number: cron is never asked for its entries, of
 // which it makes a copy each time.
 func TestNew_many_entries(t *testing.T) {
 	cost := map[int]uint64{} // in bytes, of an entry
@@ -305,7 +305,7 @@ func TestJob_Run_lost_and_panic(t *testing.T) {
 	})
 }
 
-// at is a schedule with ticks that are due at once, of which it has a few.
+// at is a schedule of a few ticks that are due at once.
 type at struct {
 	tick time.Time
 	left int
@@ -318,7 +318,7 @@ func (a *at) Next(t time.Time) time.Time {
 	return a.tick
 }
 
-// fires lets a cron fire one tick, and returns what has become of it.
+// fires lets a cron fire one tick, and returns its outcome.
 func fires(t *testing.T, l *lock.Lock, j *journal, tick time.Time,
 	f func(context.Context) error) locktick.Result {
 	c := cron.New(cron.WithLogger(cron.DiscardLogger))

@@ -27,7 +27,7 @@ func TestLocker_and_Elector_database(t *testing.T) {
 		_, err := db.Exec("UPDATE locks SET lock_time = lock_time - INTERVAL '2 hours'")
 		require.NoError(t, err)
 	}
-	// dies is a holder that neither renews its lease any more nor releases it.
+	// dies is a holder that neither renews nor releases its lease.
 	dies := func(t *testing.T, job lock.Job) {
 		ctx, die := context.WithCancel(t.Context())
 		job.ComponentID = "dead"
@@ -56,7 +56,7 @@ func TestLocker_and_Elector_database(t *testing.T) {
 		defer sched.Shutdown()
 		clocks = append(clocks, clock)
 	}
-	// tick lets all of them fire the next tick, and returns what became of it.
+	// tick lets all of them fire the next tick, and returns the outcomes.
 	tick := func(t *testing.T) map[locktick.Outcome]int {
 		var all sync.WaitGroup
 		for _, clock := range clocks {

@@ -179,8 +179,8 @@ func TestNewElector_error(t *testing.T) {
 	require.ErrorContains(t, err, "no Lock")
 }
 
-// A scheduler's timer may be quicker than the lease's alarm, as in a process that was stopped and
-// goes on: from the deadline on nobody leads, whether anybody has been told or not.
+// A scheduler's timer may be quicker than the lease's, as in a process that was stopped and
+// continues: from the deadline on nobody leads, even before the context has ended.
 func TestElector_IsLeader_at_the_deadline(t *testing.T) {
 	for range 20 { // which of the timers is quicker is chance
 		synctest.Test(t, leaderAtTheDeadline)

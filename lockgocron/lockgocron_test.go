@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
-// A skewedClock is that of an instance, which is ahead of the bubble's.
+// A skewedClock is the clock of an instance, ahead of the bubble's.
 type skewedClock struct {
 	clockwork.Clock
 	ahead atomic.Int64
@@ -36,12 +36,12 @@ func newSkewedClock(ahead time.Duration) *skewedClock {
 
 func (c *skewedClock) Now() time.Time { return c.Clock.Now().Add(time.Duration(c.ahead.Load())) }
 
-// skews are by how much the clocks of the instances are ahead.
+// skews are how far the clocks of the instances are ahead.
 var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
 	-time.Millisecond, 4 * time.Second, -1700 * time.Millisecond, time.Millisecond,
 	-3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
 
-// A fleet is what its instances ran and were told.
+// A fleet has the runs and outcomes of its instances.
 type fleet struct {
 	lock *lock.Lock
 	wait time.Duration // of the lock.Job
@@ -56,7 +56,7 @@ func newFleet(l *lock.Lock) *fleet {
 	return &fleet{lock: l, runs: map[string]int{}, told: map[locktick.Outcome]int{}}
 }
 
-// locker is an instance's.
+// locker returns the Locker of an instance.
 func (f *fleet) locker(t *testing.T, s locktick.Schedule, now func() time.Time,
 	change ...func(g *locktick.Guard)) *lockgocron.Locker {
 	guard := locktick.Guard{
@@ -117,7 +117,7 @@ func (f *fleet) requireEachOnce(t *testing.T, s locktick.Schedule, first, last t
 	}
 }
 
-// scheduler starts one with a job that is called report.
+// scheduler starts a scheduler with a job called report.
 func scheduler(t *testing.T, clock clockwork.Clock, definition gocron.JobDefinition, task any,
 	options ...gocron.SchedulerOption) gocron.Scheduler {
 	s, err := gocron.NewScheduler(append(options, gocron.WithClock(clock),

@@ -52,7 +52,7 @@ func open(t testing.TB) *sql.DB {
 	return db
 }
 
-// counted is a database that tells of each statement that a Lock has sent.
+// counted is a database that reports each statement of a Lock.
 type counted struct {
 	*sql.DB
 	sent chan struct{}
@@ -64,7 +64,7 @@ func (c counted) QueryRowContext(ctx context.Context, query string, args ...any)
 	return row
 }
 
-// listening returns a Notifier of which it is known that it listens.
+// listening returns a Notifier that is known to listen.
 func listening(t testing.TB, o locknotify.Options) *locknotify.Notifier {
 	n, err := locknotify.New(dsn(t), o)
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func listening(t testing.TB, o locknotify.Options) *locknotify.Notifier {
 	return n
 }
 
-// process returns a Lock as another process would have it: with a Notifier of its own.
+// process returns a Lock with its own Notifier, as in another process.
 func process(t testing.TB, db lock.Storage, o locknotify.Options) *lock.Lock {
 	l, err := lock.NewWith(db, lock.Options{Notifier: listening(t, o)})
 	require.NoError(t, err)
@@ -95,7 +95,7 @@ func newWaiter(t testing.TB, db *sql.DB, o locknotify.Options) waiter {
 }
 
 // wait acquires the lock in the background, and returns when it has been refused twice: before it
-// subscribes, and after. From then on it has to be told.
+// subscribes, and after. From then on it must be woken.
 func (w waiter) wait(t testing.TB) <-chan *lock.Lease {
 	acquired := make(chan *lock.Lease, 1)
 	for len(w.sent) > 0 {

@@ -32,7 +32,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/lockotel"
 )
 
-// telemetry is an SDK that keeps what it is told.
+// telemetry is an SDK that keeps everything.
 type telemetry struct {
 	t      testing.TB
 	begun  time.Time
@@ -56,7 +56,7 @@ func (s *telemetry) observer() *lockotel.Observer {
 	return o
 }
 
-// in is a context in a span of the caller's, and what ends that.
+// in returns a context in a span of the caller, and a function that ends the span.
 func (s *telemetry) in(name string) (context.Context, func()) {
 	ctx, span := s.traces.Tracer("the program").Start(s.t.Context(), name)
 	return ctx, func() { span.End() }
@@ -68,7 +68,7 @@ func (s *telemetry) scopes() []metricdata.ScopeMetrics {
 	return all.ScopeMetrics
 }
 
-// metrics is a line for each point of each metric.
+// metrics returns a line for each point of each metric.
 func (s *telemetry) metrics() string {
 	var lines []string
 	for _, scope := range s.scopes() {
@@ -94,7 +94,7 @@ func (s *telemetry) metrics() string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-// tree is a line for each span, beneath its parent.
+// tree returns a line for each span, beneath its parent.
 func (s *telemetry) tree() string {
 	all := s.spans.Ended()
 	slices.SortStableFunc(all, func(a,
@@ -131,7 +131,7 @@ func attributes(all []attribute.KeyValue) string {
 	return "{" + strings.Join(pairs, " ") + "}"
 }
 
-// ended are the spans of a name.
+// ended returns the spans with a name.
 func (s *telemetry) ended(name string) (all []sdktrace.ReadOnlySpan) {
 	for _, span := range s.spans.Ended() {
 		if span.Name() == name {
@@ -282,7 +282,7 @@ func TestNew_refused(t *testing.T) {
 	}
 }
 
-// sqlError is an error as those of the drivers of PostgreSQL are.
+// sqlError is an error like those of PostgreSQL's drivers.
 type sqlError string
 
 func (e sqlError) Error() string    { return "a deadlock" }
@@ -510,8 +510,7 @@ func TestObserver_Observe_Lock(t *testing.T) {
 	})
 }
 
-// TestObserver_Observe_late: goroutines tell of what they did in another order than the database
-// did it.
+// TestObserver_Observe_late: goroutines report in another order than that of the database.
 func TestObserver_Observe_late(t *testing.T) {
 	type told struct {
 		kind  lock.EventKind
@@ -625,8 +624,7 @@ func TestObserver_concurrent(t *testing.T) {
 	require.Equal(t, 3, strings.Count(s.metrics(), "} 0{lease}\n"))
 }
 
-// BenchmarkObserve is what a call of the lock waits for, with an SDK that drops the spans that it
-// gets.
+// BenchmarkObserve measures what a call of the lock waits for, with an SDK that drops its spans.
 func BenchmarkObserve(b *testing.B) {
 	l := observedtest.Open(b).Observed(b, nil)
 	if err := l.Lock("shop", "b", "backup", "2", 0); err != nil {

@@ -25,7 +25,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/lockprom"
 )
 
-// everything returns a registry in which every metric has a series.
+// everything returns a registry with a series of every metric.
 func everything(t *testing.T) *prometheus.Registry {
 	m := lockprom.New()
 	l := lock.NewMemory(lock.Options{Observer: m.Observe})
@@ -58,7 +58,7 @@ func stored(t *testing.T) map[string][]string {
 	return all
 }
 
-// The alerts and their cases are about series that there are: others would never fire.
+// The alerts and their cases only use series that exist: others would never fire.
 func TestAlerts_series(t *testing.T) {
 	known := stored(t)
 	for _, file := range []string{"alerts.yml", "alerts_test.yml"} {

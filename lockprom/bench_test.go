@@ -9,7 +9,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/lockprom"
 )
 
-// BenchmarkObserve is what a call of the lock waits for.
+// BenchmarkObserve measures what a call of the lock waits for.
 func BenchmarkObserve(b *testing.B) {
 	db := observedtest.Open(b)
 	if err := db.Observed(b, nil).Lock("shop", "b", "backup", "2", 0); err != nil {

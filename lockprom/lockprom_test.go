@@ -31,7 +31,7 @@ func registered(t testing.TB, all ...prometheus.Collector) *prometheus.Registry 
 	return r
 }
 
-// text is what a registry tells, without the buckets of the histograms.
+// text returns the metrics of a registry, without the buckets of the histograms.
 func text(t testing.TB, r prometheus.Gatherer) string {
 	families, err := r.Gather()
 	require.NoError(t, err)
@@ -43,7 +43,7 @@ func text(t testing.TB, r prometheus.Gatherer) string {
 	return regexp.MustCompile(`(?m)^\S+_bucket\{.*\n`).ReplaceAllString(b.String(), "")
 }
 
-// value is a gauge's or a counter's value in a text, or "".
+// value returns the value of a gauge or a counter in a text, or "".
 func value(text, series string) string {
 	_, after, ok := strings.Cut("\n"+text, "\n"+series+" ")
 	if !ok {
@@ -111,8 +111,8 @@ func requireSample(t *testing.T, sample string) {
 	require.Equal(t, sample, string(is), "go test -run README -update writes it")
 }
 
-// canceled is a context that ends as soon as something has been acquired in it, as if the process
-// had died.
+// canceled returns a context that ends as soon as a lock has been acquired in it, as if the
+// process had died.
 func canceled(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(time.Second, cancel)
@@ -265,7 +265,7 @@ func TestMetrics_Observe(t *testing.T) {
 	}
 }
 
-// TestMetrics_Observe_failed: only some failures are easily had from a database.
+// TestMetrics_Observe_failed: only some failures are easy to get from a database.
 func TestMetrics_Observe_failed(t *testing.T) {
 	_, ahead := lock.NewMemory(lock.Options{}).Acquire(t.Context(),
 		lock.Job{JobName: "backup", Tick: time.Now().AddDate(1, 0, 0).Truncate(time.Second)})
@@ -387,8 +387,7 @@ func TestMetrics_Collect_Lock(t *testing.T) {
 	})
 }
 
-// TestMetrics_Observe_late: goroutines tell of what they did in another order than the database
-// did it.
+// TestMetrics_Observe_late: goroutines report in another order than that of the database.
 func TestMetrics_Observe_late(t *testing.T) {
 	tell := func(m *lockprom.Metrics, kind lock.EventKind, call string, token int64) {
 		m.Observe(t.Context(), lock.Event{Kind: kind, Operation: call, ComponentName: "shop",

@@ -25,7 +25,7 @@ func ExampleNew() {
 	// <nil>
 }
 
-// What a service does when it is told that an instance has died.
+// A service handles a holder that has died.
 func ExampleNewWith() {
 	l, clock := locktest.NewWith(lock.Options{Observer: func(_ context.Context, e lock.Event) {
 		if e.Kind == lock.TakenOver {

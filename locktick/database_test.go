@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
-// open returns a database of the test's own.
+// open returns a new database for the test.
 func open(t *testing.T) *sql.DB {
 	return dbtest.Engine{Driver: "postgres", DSN: dbtest.PostgresDSN()}.Open(t)
 }
@@ -118,7 +118,7 @@ func TestGuard_Handler_database(t *testing.T) {
 	f.requireEachOnce(t, locktick.Every(time.Hour), noon, noon)
 }
 
-// lossy loses the replies to what takes a lock, after it was carried out.
+// lossy loses the replies to acquisitions, after they were executed.
 type lossy struct{ *sql.DB }
 
 func (l lossy) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {

@@ -59,8 +59,8 @@ func ExampleGuard_Loop() {
 	// the report
 }
 
-// A ticker begins when its process starts. The time of a tick is rounded down, and each period
-// has one run.
+// A ticker begins when its process starts. The time of a tick is rounded down, so that each
+// period has one run.
 func ExampleGuard_Run_ticker() {
 	const period = 10 * time.Minute
 	guard := locktick.Guard{

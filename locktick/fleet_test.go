@@ -14,7 +14,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
-// A fleet is instances whose clocks differ, and what they ran and were told.
+// A fleet has instances whose clocks differ, with their runs and outcomes.
 type fleet struct {
 	lock *lock.Lock
 	wait time.Duration // of the lock.Job
@@ -29,7 +29,7 @@ func newFleet(l *lock.Lock) *fleet {
 	return &fleet{lock: l, runs: map[string]int{}, told: map[locktick.Outcome]int{}}
 }
 
-// skews are by how much the clocks of the instances are ahead.
+// skews are how far the clocks of the instances are ahead.
 var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
 	-time.Millisecond, 4 * time.Second, -1700 * time.Millisecond, time.Millisecond,
 	-3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}

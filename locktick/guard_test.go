@@ -19,7 +19,7 @@ import (
 
 var noon = time.Date(2026, 3, 29, 12, 0, 0, 0, time.UTC)
 
-// guard is an instance's; it reports to what it returns.
+// guard returns the Guard of an instance and the results that it reports.
 func guard(l *lock.Lock) (locktick.Guard, *[]locktick.Result) {
 	var told []locktick.Result
 	return locktick.Guard{
@@ -196,7 +196,7 @@ func TestGuard_Run_lost(t *testing.T) {
 	})
 }
 
-// sqlError is an error as those of the drivers of PostgreSQL are.
+// sqlError is an error like those of PostgreSQL's drivers.
 type sqlError string
 
 func (e sqlError) Error() string    { return "canceling statement due to user request" }

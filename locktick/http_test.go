@@ -153,7 +153,7 @@ func TestGuard_Handler(t *testing.T) {
 	}
 }
 
-// A scheduler that repeats what was no success must not be told that all is well before it is.
+// A scheduler that repeats failures must not be told of success too early.
 func TestGuard_Handler_repeated(t *testing.T) {
 	for _, test := range []struct {
 		retry bool

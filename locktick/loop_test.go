@@ -190,7 +190,7 @@ func TestGuard_Loop_clock_stepped_back(t *testing.T) {
 	})
 }
 
-// since is the schedule of a ticker: the ticks are counted from when it is asked.
+// since is the schedule of a ticker: its ticks count from when it is asked.
 type since time.Duration
 
 func (s since) Next(t time.Time) time.Time {

@@ -1,4 +1,4 @@
--- What a Lock sends to CockroachDB 21.1 and later. {table} is the name of the table.
+-- The statements for CockroachDB 21.1 and later. {table} is the name of the table.
 --
 -- Arguments and answers are those of postgres.sql, but that times are times: their text depends on no
 -- setting here. A row is read by its key first, which settles the refusals. The statement that writes
@@ -25,7 +25,7 @@ FROM {table} WHERE component_name = $1::text AND job_name = $2::text;
 
 -- name: peek
 -- $1 component name, $2 job name, $3 job ID, $4 TTL, $5 the earliest time for the tick, $6 the spacing.
--- The answer is the row of the lock and the reason for a refusal, NULL if it can be taken, or no row.
+-- The answer is the row of the lock and the reason for a refusal, or NULL; or no row.
 SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
 	coalesce(status, 'UNLOCKED') <> 'UNLOCKED',
 	least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'), '0001-01-01 00:00:00+00'),

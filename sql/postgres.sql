@@ -1,9 +1,9 @@
--- What a Lock sends to PostgreSQL 12 and later. {table} is the name of the table.
+-- The statements for PostgreSQL 12 and later. {table} is the name of the table.
 --
--- Arguments are text. Durations and times are whole microseconds, times since 1970; NULL is none.
+-- Arguments are text. Durations and times are whole microseconds, times since 1970; NULL means none.
 -- A row is read as: component ID, job ID, enabled, locked, lock_time, the present time.
 -- A lock_time outside of the years 1 to 9999 is read as the nearest time within.
--- Every statement is one atomic step. It goes by clock_timestamp() at the moment of the decision.
+-- Every statement is one atomic step, and uses clock_timestamp() at the moment of the decision.
 
 -- name: create
 CREATE TABLE IF NOT EXISTS {table} (
@@ -21,15 +21,15 @@ CREATE TABLE IF NOT EXISTS {table} (
 -- $6 the earliest time for the tick, NULL if the run is no tick, $7 the spacing, NULL if there is none,
 -- $8 'wait' to wait for a rival.
 --
--- The answer is the lock_time that was written, or NULL; the row before; the reason for a refusal, NULL
--- if the row before could be taken; and whether the server is CockroachDB. If nothing was written and
--- the row could be taken, a rival was quicker: the statement is to be sent again.
+-- The answer is the lock_time that was written, or NULL; the previous row; the reason for a refusal, or
+-- NULL; and whether the server is CockroachDB. If nothing was written and there is no reason, a rival was
+-- quicker: send the statement again.
 --
--- A refusal only reads: no row lock, no transaction ID, no write-ahead log. Of the rivals that see a row
--- that can be taken, one goes on to write. The others would wait for its commit, and commit in turn, to
--- be refused; they give up at once instead, unless $8 makes them wait. The advisory lock is a short cut:
--- what decides is that the row is still the one that was judged.
--- A lock_time without time zone would mean something else in each session: it fails the cast.
+-- A refusal only reads: no row lock, no transaction ID, no write-ahead log. Of the rivals that may acquire
+-- the row, one goes on to write. The others would wait for its commit, and commit in turn, to be refused;
+-- they give up at once instead, unless $8 makes them wait. The advisory lock is only a short cut: the row
+-- decides, which must still be the one that was judged.
+-- A lock_time without time zone depends on the session: it fails the cast.
 WITH this_row AS (
 	SELECT l.*,
 		CASE
@@ -92,7 +92,7 @@ RETURNING (extract(epoch FROM least(lock_time, '9999-12-31 23:59:59.999999+00'))
 
 -- name: release
 -- $1 to $6 as for renew, $7 the job ID that stays in the row.
--- The answer is TRUE, or no row. What was NULL is made what it was read as.
+-- The answer is TRUE, or no row. NULLs are replaced by the values that they are read as.
 UPDATE {table} SET status = 'UNLOCKED', job_id = $7::text, enabled = coalesce(enabled, TRUE),
 	lock_time = coalesce(lock_time, '0001-01-01 00:00:00+00')
 WHERE component_name = $1::text AND job_name = $3::text
@@ -130,7 +130,7 @@ LEFT JOIN {table} AS l ON l.component_name = $1::text AND l.job_name = $2::text;
 
 -- name: fence
 -- $1 component name, $2 job name. The answer is the row of the lock, or no row. Until the transaction
--- ends, nobody else can change it. A transaction whose snapshot is older than the row fails.
+-- ends, nobody else can change it. If its snapshot is older than the row, the transaction fails.
 SELECT coalesce(component_id::text, ''), coalesce(job_id::text, ''), coalesce(enabled, TRUE),
 	coalesce(status::text, 'UNLOCKED') <> 'UNLOCKED',
 	(extract(epoch FROM least(greatest(coalesce(lock_time, '0001-01-01 00:00:00+00'),
@@ -140,8 +140,8 @@ FROM {table} WHERE component_name = $1::text AND job_name = $2::text
 FOR UPDATE;
 
 -- name: probe
--- $1 component name, $2 job name. It makes a row that nobody holds if there is none. A transaction whose
--- snapshot is older than the row fails.
+-- $1 component name, $2 job name. If there is no row, inserts one that nobody holds. If the snapshot of
+-- the transaction is older than the row, the transaction fails.
 INSERT INTO {table} (component_name, component_id, job_name, job_id, enabled, status, lock_time)
 VALUES ($1::text, '', $2::text, '', TRUE, 'UNLOCKED', '0001-01-01 00:00:00+00')
 ON CONFLICT (component_name, job_name) DO NOTHING;

@@ -1,10 +1,10 @@
--- What a Lock sends to SQLite 3.42 and later. {table} is the name of the table.
+-- The statements for SQLite 3.42 and later. {table} is the name of the table.
 --
--- Arguments and answers are those of postgres.sql, with casts that SQLite needs. A row is read by its
--- key first, which settles the refusals. The statement that writes decides alone.
+-- Arguments and answers are those of postgres.sql, with casts that SQLite needs. A read by key comes
+-- first, which settles refusals. The statement that writes decides alone.
 -- SQLite has no type for times. A lock_time is text, in UTC, always of one length, such as
 -- 2026-11-25 03:00:00.000000+00:00. The declared type lets drivers read it as a time. The clock has
--- milliseconds. A lock_time that is no time is of the year 1; its lock never expires.
+-- milliseconds. A lock_time that is no time is read as the year 1; its lock never expires.
 
 -- name: create
 CREATE TABLE IF NOT EXISTS {table} (
@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS {table} (
 
 -- name: peek
 -- $1 component name, $2 job name, $3 job ID, $4 TTL, $5 the earliest time for the tick, $6 the spacing.
--- The answer is one row: the row of the lock and the reason for a refusal, NULL if it can be taken.
+-- The answer is one row: the row of the lock and the reason for a refusal, or NULL.
 SELECT coalesce(component_id, ''), coalesce(job_id, ''), coalesce(enabled, TRUE),
 	coalesce(status, 'UNLOCKED') <> 'UNLOCKED', coalesce(time, -62135596800000000), now,
 	CASE
@@ -39,7 +39,7 @@ FROM (SELECT l.*, (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
 
 -- name: acquire
 -- $1 to $7 as in postgres.sql. The answer is the lock_time that was written, or no row.
--- The statement has the database's one write lock from its beginning: the row that was judged is the row
+-- The statement holds the database's write lock from its beginning, so the row that was judged is the row
 -- that is written.
 WITH this_row AS (
 	SELECT *, max(now, coalesce(time + 1, 0)) AS next,
@@ -164,8 +164,8 @@ FROM (SELECT *, (SELECT coalesce(unixepoch(substr(t, 1, 19) || substr(t, -6)),
 	FROM {table}) ORDER BY component_name, job_name;
 
 -- name: problems
--- The answer is a row for each thing that is wrong: what it is and what to do. A table that is missing
--- has all of it.
+-- The answer is a row for each thing that is wrong: what it is and what to do. If the table is missing,
+-- all is wrong.
 SELECT printf('the column %s is missing: create the table as documented', want.name)
 FROM (SELECT 'component_name' AS name UNION ALL SELECT 'component_id' UNION ALL SELECT 'job_name'
 	UNION ALL SELECT 'job_id' UNION ALL SELECT 'enabled' UNION ALL SELECT 'status' UNION ALL SELECT 'lock_time') AS want

@@ -26,7 +26,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
-// patience is for how long a test waits for what should come at once.
+// patience limits the wait for what should come at once.
 const patience = time.Minute
 
 var (
@@ -72,8 +72,8 @@ func testMain(m *testing.M) int {
 	binary = filepath.Join(dir, "lock")
 	build := exec.Command("go", "build", "-o", binary, ".")
 	if os.Getenv("LOCK_TEST_RACE") == "" {
-		// What the tests run under is not for fifty processes at once: each would take a second
-		// to start.
+		// The race detector is too slow for fifty processes at once: each would take a second to
+		// start.
 		build.Env = append(os.Environ(), "GOFLAGS="+strings.ReplaceAll(os.Getenv("GOFLAGS"),
 			"-race", ""))
 	}
@@ -89,7 +89,7 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// A user is somebody with a database of their own.
+// A user has a database of their own.
 type user struct {
 	env []string
 }
@@ -133,10 +133,10 @@ func userOf(t *testing.T, db string) user {
 		"LOCK_DB=" + db}}
 }
 
-// db is what LOCK_DB says.
+// db is LOCK_DB.
 func (u user) db() string { return strings.TrimPrefix(u.env[3], "LOCK_DB=") }
 
-// name is what the messages call it.
+// name is the name of the database in messages.
 func (u user) name() string {
 	name, _, _ := strings.Cut(u.db(), "?")
 	return name
@@ -147,7 +147,7 @@ func (u user) title() string { return databaseTitle + u.name() + "\n" }
 
 func (u user) with(env ...string) user { return user{append(append([]string{}, u.env...), env...)} }
 
-// command is the command, in a session without a terminal wherever the tests run.
+// command returns the command, in a session without a terminal.
 func (u user) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(binary, args...)
 	cmd.Env = u.env
@@ -155,7 +155,7 @@ func (u user) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// A result is what is left of a command that has ended.
+// A result is the result of a command.
 type result struct {
 	status         int // -1: a signal has ended it
 	stdout, stderr string
@@ -175,10 +175,10 @@ func (u user) do(t *testing.T, args ...string) result {
 
 var named = regexp.MustCompile(` \[(/|postgres|cockroach)[^\]]*\](\r?\n)`)
 
-// unnamed takes out of messages which database they are about.
+// unnamed removes the name of the database from messages.
 func unnamed(messages string) string { return named.ReplaceAllString(messages, "$2") }
 
-// ok runs a command that has to succeed without a message, and returns what it prints.
+// ok runs a command that must succeed without a message, and returns its output.
 func (u user) ok(t *testing.T, args ...string) string {
 	t.Helper()
 	r := u.do(t, args...)
@@ -194,8 +194,8 @@ func (u user) disable(t *testing.T, job string) {
 		u.do(t, "disable", job))
 }
 
-// writeProgram writes a file that is executed next. Nothing is forked meanwhile: a child of another
-// test would hold the file open for writing, and executing it would fail with ETXTBSY.
+// writeProgram writes a file that is executed next. Nothing is forked meanwhile: a child of
+// another test would inherit the open file, and executing it would fail with ETXTBSY.
 func writeProgram(t *testing.T, path string, text []byte) {
 	t.Helper()
 	syscall.ForkLock.RLock()
@@ -203,8 +203,8 @@ func writeProgram(t *testing.T, path string, text []byte) {
 	require.NoError(t, os.WriteFile(path, text, 0o755))
 }
 
-// A process is a command that runs. Its standard output comes line by line, and ends when the last
-// process has gone that could write to it: all of those of the command that it runs.
+// A process is a running command. Its standard output ends when all processes that could write to
+// it have gone: all those of the command that it runs.
 type process struct {
 	*exec.Cmd
 	stdin  io.WriteCloser
@@ -217,7 +217,7 @@ func (u user) start(t *testing.T, args ...string) *process {
 	return u.startCommand(t, func(*exec.Cmd) {}, args...)
 }
 
-// startCommand starts what change has made of the command.
+// startCommand starts the command that change has modified.
 func (u user) startCommand(t *testing.T, change func(*exec.Cmd), args ...string) *process {
 	t.Helper()
 	p := &process{Cmd: u.command(args...), lines: make(chan string, 1000), stderr: &buffer{}}
@@ -280,7 +280,7 @@ func (p *process) end(t *testing.T) {
 	}
 }
 
-// exit waits until it ends, and returns the exit status.
+// exit waits for the end, and returns the exit status.
 func (p *process) exit(t *testing.T) int {
 	t.Helper()
 	done := make(chan error, 1)
@@ -314,8 +314,8 @@ func (b *buffer) String() string {
 	return unnamed(b.b.String())
 }
 
-// watchFamily returns the path of a pipe, and a channel that is closed when all have gone that
-// have inherited it from a shell which did: exec 3>path.
+// watchFamily returns the path of a pipe, and a channel that is closed when all processes that
+// inherited it from a shell (exec 3>path) have gone.
 func watchFamily(t *testing.T) (path string, gone <-chan struct{}) {
 	path = filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(path, 0o600))
@@ -336,7 +336,7 @@ func await(t *testing.T, gone <-chan struct{}) {
 	}
 }
 
-// holder is the holder's component ID, as the status shows it.
+// holder returns the holder's component ID from the status.
 func (u user) holder(t *testing.T, job string) string {
 	t.Helper()
 	for line := range strings.Lines(u.ok(t, "status", job)) {

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// becomeRoot is a command that has become root: it says its process ID, and ends when its standard
-// input does.
+// becomeRoot is a command that becomes root. It prints its process ID, and ends with its standard
+// input.
 func becomeRoot() {
 	if err := unix.Setresuid(0, 0, 0); err != nil {
 		fmt.Println(err)
@@ -31,7 +31,7 @@ func becomeRoot() {
 	os.Exit(7)
 }
 
-// nobody is somebody who is not root and has a program that makes them root.
+// nobody returns an unprivileged user with a program that makes it root.
 func nobody(t *testing.T) (u user, program string, as *syscall.SysProcAttr) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can make a program that makes root of who starts it")

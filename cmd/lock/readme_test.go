@@ -22,7 +22,7 @@ func readme(t *testing.T) string {
 	return string(text)
 }
 
-// What the README shows is what is printed.
+// The README shows what is printed.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	text := readme(t)

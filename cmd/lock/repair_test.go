@@ -28,7 +28,7 @@ func (u user) sql(t *testing.T, statement string) {
 	require.NoError(t, err)
 }
 
-// row makes a row with that lock time, as the table writes it.
+// row inserts a row with that lock time.
 func (u user) row(t *testing.T, job, status, run, lockTime string) {
 	t.Helper()
 	u.sql(t, fmt.Sprintf("INSERT INTO locks VALUES ('default', 'web1/1/X', '%s', '%s', TRUE, "+
@@ -118,7 +118,7 @@ func TestInit_check(t *testing.T) {
 	})
 }
 
-// Times that a wrong clock, or a hand, has written are shown as what they are.
+// Times that a wrong clock or a hand wrote are shown as they are.
 func TestOddLockTimes(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
@@ -165,8 +165,8 @@ func TestStatus_since(t *testing.T) {
 	})
 }
 
-// What lock run tells its command is never what it takes as its own settings: a script that uses
-// lock run itself means the same wherever it is run.
+// The variables for the command are never settings: a script that uses lock run means the same
+// wherever it is run.
 func TestNestedSettings(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The parts of scripts.
+// Parts of scripts.
 const (
 	wait   = "echo ready; read line"                   // until standard input has a line
 	stay   = "echo ready; while :; do read line; done" // without a process for a signal to hit
@@ -292,7 +292,7 @@ func TestRun_lostLock(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				// The command ignores TERM, and has descendants; all of them have to go.
+				// The command ignores TERM, and has descendants. All must go.
 				p := u.start(t, "run", "--job", name, "--ttl", "6s", "--grace", "300ms",
 					"--stop-when-disabled", "--",
 					"sh", "-c", "trap 'echo term' TERM; "+family+stay)
@@ -347,8 +347,8 @@ func TestRun_databaseStops(t *testing.T) {
 	again := sync.OnceValue(s.Run)
 	t.Cleanup(func() { again() })
 	lost.expect(t, "term")
-	// It was renewed just before the stop, or again since, so there was nearly all of its time
-	// left, less the margin.
+	// It was renewed just before the stop or again since, so it had nearly all of its time, less
+	// the margin.
 	require.Greater(t, time.Since(stopping), longest-longest/10-longest/3)
 	await(t, gone)
 	require.Less(t, time.Since(stopped), longest)

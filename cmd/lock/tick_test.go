@@ -101,7 +101,7 @@ func TestRun_tickIsBeingRun(t *testing.T) {
 	})
 }
 
-// throughProxy is a user whose way to the server can be cut.
+// throughProxy returns a user whose connection to the server can be cut.
 func throughProxy(t *testing.T) (u, direct user, proxy *faultproxy.Proxy) {
 	direct = postgresUser(t)
 	direct.ok(t, "init", "--apply")

@@ -75,7 +75,7 @@ func (u user) shell(t *testing.T) *screen {
 	return sh
 }
 
-// prompts waits until the shell prompts again after the last of what it has shown.
+// prompts waits until the shell prompts again after its last output.
 func (term *screen) prompts(t *testing.T, after string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -204,8 +204,7 @@ func TestRun_lostLockAtATerminal(t *testing.T) {
 				t.Skip("without /proc, what the command has started isn't found")
 			}
 			pipe, gone := watchFamily(t)
-			// The kernel hangs up when the leader of the session dies; that must not be what ends
-			// them.
+			// The kernel hangs up when the session leader dies; that must not end them.
 			term := openScreen(t, u.command("run", "--job", name, "--ttl", "6s", "--grace", "200ms",
 				"--", "sh", "-c",
 				"trap '' TERM HUP; exec 3>$0; "+family+stay, pipe))

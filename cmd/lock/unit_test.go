@@ -54,7 +54,7 @@ func TestOddFileName(t *testing.T) {
 	require.FileExists(t, strings.TrimPrefix(u.env[len(u.env)-1], "LOCK_DB="))
 }
 
-// Whatever is wrong, the password is not in the message.
+// No error contains the password.
 func TestPasswordsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	for _, dsn := range []string{
@@ -102,7 +102,7 @@ func TestPasswordsAreNotPrinted(t *testing.T) {
 	require.NotContains(t, r.stderr, "geheim")
 }
 
-// Nor is one that is in a message for a reason of its own.
+// Nor does a message that contains it for another reason.
 func TestMessagesAreCleaned(t *testing.T) {
 	t.Parallel()
 	s := &speaker{secrets: []string{"geheim"}}
@@ -159,7 +159,7 @@ func TestAgeWords(t *testing.T) {
 	}
 }
 
-// What the guard makes of its orders.
+// The guard follows its orders.
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	hear := func(all ...orders) (why string, p processes) {

@@ -14,8 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Where the locks are is said, or it is an error: a file that each machine has for itself would
-// let all of them run the job.
+// A missing database is an error: with a file each, all machines would run the job.
 func TestNobodySaysWhereTheLocksAre(t *testing.T) {
 	t.Parallel()
 	home := t.TempDir()
@@ -39,7 +38,7 @@ func TestNobodySaysWhereTheLocksAre(t *testing.T) {
 	require.Empty(t, files)
 }
 
-// The messages say which database it was.
+// The messages name the database.
 func TestMessagesNameTheDatabase(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
@@ -87,8 +86,7 @@ var printable = func() string {
 	return b.String()
 }()
 
-// No part of a password is printed, whatever character it has, and whether it is written as in a
-// URL or as it is.
+// No part of a password is printed, whatever its characters, and whether it is escaped or not.
 func TestPasswordsOfAnyCharacter(t *testing.T) {
 	t.Parallel()
 	const before, after = "geheim", "streng"
@@ -140,7 +138,8 @@ func TestPasswordsOfAnyCharacter(t *testing.T) {
 	}
 }
 
-// A host that accepts connections and says nothing is an error within ten seconds, which names it.
+// A host that accepts connections and doesn't answer is an error within ten seconds, which names
+// it.
 func TestMuteHost(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -163,5 +162,5 @@ func TestMuteHost(t *testing.T) {
 	}
 }
 
-// slack is what a busy machine may add.
+// slack is the extra time of a busy machine.
 const slack = 20 * time.Second

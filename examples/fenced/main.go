@@ -1,4 +1,4 @@
-// Command fenced keeps the late write of a holder out that has lost its lock without knowing.
+// Command fenced refuses the late write of a holder that has lost its lock without knowing.
 package main
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// A Store stands for one outside of the database: it refuses a token smaller than one it has seen.
+// A Store is outside of the database. It refuses a token smaller than one that it has seen.
 type Store struct{ token int64 }
 
 func (s *Store) Write(token int64, what string) {
@@ -44,8 +44,8 @@ func main() {
 	s.Write(second.Token(), "by the second")
 	s.Write(first.Token(), "by the first, late")
 
-	// Results in the database of the lock need no token: Check, in the transaction that writes
-	// them, keeps it from being committed. A lock in memory has no transactions.
+	// Results in the lock's database need no token: Check, in the transaction that writes them,
+	// prevents the commit. A lock in memory has no transactions.
 	err = first.Check(ctx, nil)
 	fmt.Println("lost:", errors.Is(err, lock.ErrLost))
 	fmt.Println("the second:", second.Check(ctx, nil), second.Release(ctx))

@@ -1,4 +1,4 @@
-// Command leader has two instances, one of which leads while the other stands by.
+// Command leader has two instances: one leads while the other stands by.
 package main
 
 import (
@@ -10,18 +10,18 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// instance stands for election until ctx ends.
+// instance competes for the lead until ctx ends.
 func instance(ctx context.Context, l *lock.Lock, id string, elected chan<- string) {
 	job := lock.Job{ComponentName: "shop", JobName: "leader", ComponentID: id,
 		TTL: 10 * time.Second, Wait: lock.Forever, Poll: 10 * time.Millisecond}
 	for ctx.Err() == nil {
 		err := l.Run(ctx, job, func(ctx context.Context) error {
 			elected <- id
-			<-ctx.Done() // a leader begins here what only a leader does, and ends it now
+			<-ctx.Done() // a leader starts its work before this, and stops it after
 			return nil
 		})
 		if err != nil && !errors.Is(err, context.Canceled) {
-			fmt.Println(id, err) // the lease is lost, or the database is away: stand again
+			fmt.Println(id, err) // the lease is lost, or the database is away: try again
 		}
 	}
 }

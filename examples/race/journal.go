@@ -8,17 +8,17 @@ import (
 	"strings"
 )
 
-// A verdict is what a journal shows.
+// A verdict is the result of a journal.
 type verdict struct {
 	runs, takeovers int
 	last            int64    // token
 	running         string   // the instance at work, "" if there is none
 	dead            string   // the instance that was killed at work and has not been taken over
-	wrong           []string // what should not be
+	wrong           []string // violations
 }
 
-// check reads a journal. It goes by the order of the lines alone: a run lasts from its begin to
-// its end, or until its process is dead.
+// check reads a journal. Only the order of the lines counts: a run lasts from its begin to its
+// end, or until its process is dead.
 func check(journal io.Reader) verdict {
 	var v verdict
 	lines := bufio.NewScanner(journal)

@@ -1,4 +1,4 @@
-// Command race lets five processes compete for one job. One of them is killed at work, and another
+// Command race has five processes compete for one job. One of them is killed at work, and another
 // takes over. At the end it checks a journal that all of them have written:
 //
 //	go run ./examples/race
@@ -29,8 +29,8 @@ const (
 	ttl       = time.Second // after which another takes over
 )
 
-// folder is set in the environment of the processes that compete: where the lock and the journal
-// are.
+// folder is the environment variable with the folder of the lock and the journal. Only the
+// competing processes have it.
 const folder = "RACE_FOLDER"
 
 func main() {
@@ -46,7 +46,7 @@ func main() {
 	}
 }
 
-// compete is what each of the processes does: it runs the job again and again, until it is killed.
+// compete runs the job again and again until the process is killed.
 func compete(ctx context.Context, dir, instance string) error {
 	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir,
 		"locks.db")+"?_pragma=busy_timeout(10000)")
@@ -66,7 +66,7 @@ func compete(ctx context.Context, dir, instance string) error {
 	}
 }
 
-// work is the job. It says what it does in the journal and on standard output.
+// work is the job. It writes what it does to the journal and to standard output.
 func work(ctx context.Context, dir, instance string) error {
 	lease := lock.LeaseFrom(ctx)
 	begin := "begin"
@@ -86,8 +86,8 @@ func work(ctx context.Context, dir, instance string) error {
 	return nil
 }
 
-// write appends a line to the journal. One write in append mode is not mixed with others, so the
-// order of the lines is that of events, whatever the clocks say.
+// write appends a line to the journal. One write in append mode is atomic, so the order of the
+// lines is the order of events, whatever the clocks say.
 func write(dir, instance string, token int64, what string) error {
 	f, err := os.OpenFile(filepath.Join(dir, "journal"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -98,7 +98,7 @@ func write(dir, instance string, token int64, what string) error {
 	return err
 }
 
-// A line is what one of the processes has said, or that it has ended.
+// A line is an output of a process, or its end.
 type line struct {
 	instance, text string
 	ended          bool
@@ -143,7 +143,7 @@ func race() error {
 	return report(check(f))
 }
 
-// start starts a process and sends what it says to lines.
+// start starts a process and sends its output to lines.
 func start(dir, name string, lines chan<- line, all *sync.WaitGroup) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -168,8 +168,8 @@ func start(dir, name string, lines chan<- line, all *sync.WaitGroup) (*exec.Cmd,
 	return p, nil
 }
 
-// watch prints what the processes do, and kills one of them, until there have been enough runs. If
-// that was done with its work before it died, it kills another.
+// watch prints what the processes do, and kills one of them, until there have been enough runs.
+// If that one finished its work before it died, it kills another.
 func watch(dir string, processes map[string]*exec.Cmd, lines <-chan line) error {
 	began, killed, kill, taken := time.Now(), map[string]bool{}, victim, false
 	for begun, done := 0, 0; done < runs || !taken; {

@@ -34,7 +34,7 @@ b 0 killed
 c 3 takeover of b
 c 3 end`
 
-// TestCheck changes one thing in a lawful journal.
+// TestCheck changes one thing in a correct journal.
 func TestCheck(t *testing.T) {
 	for _, test := range []struct{ name, old, new, says string }{
 		{"lawful", "", "", ""},

@@ -1,4 +1,4 @@
-// Command run runs a job of which there is one at a time over a fleet.
+// Command run runs a job on one instance of a fleet at a time.
 package main
 
 import (
@@ -14,8 +14,8 @@ func main() {
 	l := lock.NewMemory(lock.Options{}) // a service has lock.New(db)
 	ctx := context.Background()
 
-	// The TTL says how soon another takes over if this instance dies, and not how long a run may
-	// take: the lock is renewed while the function runs.
+	// The TTL is how soon another takes over if this instance dies, not how long a run may take:
+	// the lock is renewed while the function runs.
 	job := lock.Job{ComponentName: "shop", JobName: "outbox", TTL: 30 * time.Second}
 
 	err := l.Run(ctx, job, func(ctx context.Context) error { // ctx ends if the lease is lost

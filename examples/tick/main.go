@@ -1,4 +1,4 @@
-// Command tick has a schedule that every instance fires. Each tick is run once over the fleet.
+// Command tick has a schedule that every instance fires. Each tick is run once in the fleet.
 package main
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// fire is what the scheduler of an instance calls at a tick.
+// fire is called by the scheduler of an instance at a tick.
 func fire(ctx context.Context, l *lock.Lock, instance string, tick time.Time) error {
 	job := lock.Job{ComponentName: "shop", JobName: "report", ComponentID: instance, Tick: tick}
 	err := l.Run(ctx, job, func(context.Context) error {
@@ -29,7 +29,7 @@ func main() {
 	l := lock.NewMemory(lock.Options{}) // a service has lock.New(db)
 	monday := time.Date(2026, time.March, 2, 2, 0, 0, 0, time.UTC)
 
-	// The clock of the second instance is late: it fires when the run is over.
+	// The clock of the second instance is slow: it fires when the run is over.
 	for _, at := range []struct {
 		instance string
 		tick     time.Time
