@@ -16,9 +16,9 @@ import (
 )
 
 // The floor of each benchmark is the bare statement of the same kind through the same driver. The
-// two take turns, so that whatever else the machine does befalls both alike; what counts is the
-// ratio of their medians, x-floor. ns/op is of the two together. PostgreSQL has a server of its
-// own here, which waits for the disk at every commit, as servers do.
+// two take turns, so that other work of the machine affects both alike; the ratio of their
+// medians, x-floor, counts. ns/op is for the two together. PostgreSQL has its own server here,
+// which waits for the disk at every commit.
 
 var durable = sync.OnceValues(func() (*pgtest.Server, error) {
 	s, err := pgtest.Start()
@@ -125,7 +125,7 @@ func BenchmarkEnable(b *testing.B) {
 		func(l *lock.Lock) error { return l.Enable(component, job) })
 }
 
-// BenchmarkLocalLock has a sync.Mutex for its floor: it, too, needs two atomic steps for a pair.
+// BenchmarkLocalLock has a sync.Mutex as its floor, which also needs two atomic steps for a pair.
 func BenchmarkLocalLock(b *testing.B) {
 	b.Run("LocalLock", func(b *testing.B) {
 		l := lock.NewLocalLock()

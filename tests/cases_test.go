@@ -24,12 +24,12 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// What users ran into.
+// Cases that users ran into.
 
 var isolations = []sql.IsolationLevel{sql.LevelReadCommitted, sql.LevelRepeatableRead,
 	sql.LevelSerializable}
 
-// begun begins a transaction whose snapshot is taken.
+// begun begins a transaction and takes its snapshot.
 func begun(t *testing.T, db *sql.DB, level sql.IsolationLevel) *sql.Tx {
 	tx, err := db.BeginTx(t.Context(), &sql.TxOptions{Isolation: level})
 	require.NoError(t, err)
@@ -68,12 +68,13 @@ func TestLease_Check_oldSnapshot(t *testing.T) {
 					}
 					check(tx, le)
 
-					// In a fresh one it is nil, and nobody renews or takes over until it ends.
+					// In a fresh one Check returns nil, and nobody renews or takes over until it
+					// ends.
 					tx = begun(t, tb.DB, level)
 					require.NoError(t, le.Check(t.Context(), tx))
 					require.NoError(t, tx.Commit())
 
-					// A lease that was lost before the snapshot is never found well.
+					// A lease that was lost before the snapshot is never called good.
 					require.NoError(t, l.ForceRelease(t.Context(), component, job, lock.Holder{ComponentID: "a",
 						JobID: "1"}))
 					tx = begun(t, tb.DB, level)
@@ -177,7 +178,7 @@ func TestLock_sessionsOfAFormerPrimary(t *testing.T) {
 	})
 }
 
-// gate is in front of a server and turns the first connections away with an error of PostgreSQL's.
+// gate is a proxy that refuses the first connections with an error of PostgreSQL.
 func gate(t *testing.T, server string, turnedAway int64, code string) (addr string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -325,8 +326,7 @@ func TestLock_List_timesWrittenByHand(t *testing.T) {
 			require.Equal(t, s.Holder.LockTime, one.Holder.LockTime)
 			require.IsType(t, &lock.ErrUnauthorised{}, l.Lock(component, "a", s.JobName, "1", 0), times[i])
 			require.IsType(t, &lock.ErrUnauthorised{}, l.Unlock(component, "a", s.JobName, "1"), times[i])
-			// Whether it has expired or not: it is one or the other, and the holder can be
-			// released.
+			// Expired or not, the answer is consistent, and the holder can be released.
 			if err := l.Lock(component, "a", s.JobName, "1", time.Hour); err == nil {
 				require.NoError(t, l.Unlock(component, "a", s.JobName, "1"))
 			} else {

@@ -50,12 +50,12 @@ func TestLease_Check_needsATransaction(t *testing.T) {
 	})
 }
 
-// wrapper begins transactions in a way of its own, as the pool of an ORM does.
+// wrapper begins transactions like the pool of an ORM.
 type wrapper struct{ *sql.DB }
 
 func (w wrapper) BeginTx(context.Context) (wrapper, error) { return w, nil }
 
-// nesting is a transaction within which others can be begun.
+// nesting is a transaction that can begin others.
 type nesting struct{ *sql.Tx }
 
 func (n nesting) BeginTx(context.Context, *sql.TxOptions) (nesting, error) { return n, nil }
@@ -77,7 +77,7 @@ func TestLease_Check_transactionIsOver(t *testing.T) {
 	})
 }
 
-// waits returns when some connection waits for a lock of PostgreSQL's.
+// waits returns when a connection waits for a lock of PostgreSQL.
 func waits(tb dbtest.Table) {
 	require.Eventually(tb.T, func() bool {
 		var n int
@@ -93,7 +93,7 @@ func TestLease_Check_nobodyTakesOver(t *testing.T) {
 		for name, end := range map[string]func(*sql.Tx) error{"Commit": (*sql.Tx).Commit,
 			"Rollback": (*sql.Tx).Rollback} {
 			for what, take := range map[string]func() error{
-				// For a challenger who states so short a duration the lock has expired.
+				// For a challenger with such a short duration the lock has expired.
 				"Lock": func() error { return l.Lock(component, "b", job, "2", time.Microsecond) },
 				"Acquire": func() error {
 					j := as("b", "2")
@@ -144,7 +144,7 @@ func TestLease_Check_nobodyTakesOver(t *testing.T) {
 		lease := acquire(t, l, as("a", "1"))
 		tx := inTx(t, tb.DB)
 		require.NoError(t, lease.Check(t.Context(), tx))
-		// SQLite can't be seen to wait: a challenger that doesn't is told.
+		// On SQLite nobody can see that a challenger waits; one that doesn't wait is refused.
 		impatient := engines[0].OpenDSN(t,
 			strings.Replace(tb.DSN, "busy_timeout(10000)", "busy_timeout(0)", 1))
 		once, err := lock.NewWith(impatient, lock.Options{NoDDL: true,
@@ -198,7 +198,7 @@ func TestLease_Check_staleHolder(t *testing.T) {
 	})
 }
 
-// order is what is certain about the order of a schedule; the rest is up to chance.
+// order is the certain part of the order of a schedule; the rest is chance.
 type order int
 
 const (
@@ -279,7 +279,8 @@ func (s *schedule) run() {
 	wg.Wait()
 }
 
-// write writes the token in a transaction that ends in a check, and reports whether it committed.
+// write writes the token in a transaction that ends with a check, and reports whether it
+// committed.
 func (s *schedule) write(lease *lock.Lease, pause, before, after func()) bool {
 	t, ctx := s.tb.T, s.tb.T.Context()
 	tx, err := s.tb.BeginTx(ctx, nil)
@@ -326,7 +327,7 @@ func (s *schedule) ledger(db interface {
 	return n
 }
 
-// pauses returns a function that lets others go first for a random while.
+// pauses returns a function that yields for a random while.
 func pauses(seed uint64) func() {
 	random := rand.New(rand.NewPCG(seed, 0))
 	return func() {

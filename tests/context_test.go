@@ -13,7 +13,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// The calls with a context, as they change a row. Those of doings have none.
+// The calls with a context, and their changes of a row. Those of doings have none.
 var withContext = map[string]func(ctx context.Context, l *lock.Lock) error{
 	"Lock": func(ctx context.Context, l *lock.Lock) error {
 		return l.LockContext(ctx, component, "a", job, "1", time.Hour)
@@ -151,7 +151,7 @@ func TestLock_contextEndsAtAnyMoment(t *testing.T) {
 		for _, d := range doings {
 			t.Run(d.name, func(t *testing.T) {
 				for i := range 10 {
-					// What was cut short may arrive late: not in the table of another round.
+					// A cut-off statement may arrive late: each round has its own table.
 					tb := dbtest.NewTable(t, e)
 					l := tb.Lock()
 					d.prepare(tb)
@@ -165,7 +165,7 @@ func TestLock_contextEndsAtAnyMoment(t *testing.T) {
 					case !errors.Is(err, lock.ErrOutcomeUnknown):
 						require.ErrorIs(t, err, context.DeadlineExceeded)
 						if done {
-							// It may still be on its way when the row is read; never the other
+							// It may still be on its way when the row is read, but not the other
 							// way round.
 							t.Error("it was carried out, and the error doesn't say that it may have been: ", err)
 						}

@@ -14,18 +14,18 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// A doubtful is a call that writes, whose replies are lost.
+// A doubtful is a call that writes and whose replies are lost.
 type doubtful struct {
 	name   string
 	given  dbtest.Row // Row{}: none
-	lease  bool       // the call is one of a lease of the caller's
+	lease  bool       // the call is a method of the caller's lease
 	job    lock.Job   // of the lease
 	call   func(t *testing.T, l *lock.Lock, le *lock.Lease) error
-	after  dbtest.Row // the row once it is done; Row{}: none
-	stolen verdict    // the answer if another has the lock before the call is tried again
+	after  dbtest.Row // the row afterwards; Row{}: none
+	stolen verdict    // the answer if another acquires the lock before the retry
 }
 
-// A verdict is what is expected of an error.
+// A verdict is the expectation for an error.
 type verdict func(t *testing.T, err error, what string)
 
 func done(t *testing.T, err error, what string) { require.NoError(t, err, what) }
@@ -117,7 +117,7 @@ func steal(t *testing.T, l *lock.Lock) {
 	require.NoError(t, l.Lock(component, "rival", job, "r", time.Hour))
 }
 
-// prepare makes the row what it is before the call, and returns the lease if the call is of one.
+// prepare sets the row before the call, and returns the lease if the call is one of its methods.
 func (d doubtful) prepare(t *testing.T, tb dbtest.Table, l *lock.Lock) *lock.Lease {
 	tb.Remove()
 	if d.given != (dbtest.Row{}) {
@@ -212,7 +212,7 @@ func (x loss) suffer(t *testing.T, d doubtful, tb dbtest.Table, l, undisturbed *
 }
 
 // TestLock_everyReplyLost: when a call gives up, its error says that the outcome is unknown, and
-// the same call, repeated, settles it.
+// repeating it settles it.
 func TestLock_everyReplyLost(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)

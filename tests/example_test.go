@@ -47,7 +47,7 @@ func Example_check() {
 		log.Fatal(err)
 	}
 	defer stale.Release(ctx)
-	// Somebody takes instance-1 for dead, before it has paid, and lets instance-2 begin.
+	// Somebody believes that instance-1 is dead, before it has paid, and lets instance-2 begin.
 	seen := lock.Holder{ComponentID: "instance-1", JobID: "March"}
 	if err := l.ForceRelease(ctx, "shop", "payout", seen); err != nil {
 		log.Fatal(err)

@@ -22,7 +22,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/faultproxy"
 )
 
-// A doing is a call that changes the row, and the row on both sides of it.
+// A doing is a call that changes the row, with the row before and after it.
 type doing struct {
 	name          string
 	verb          string
@@ -55,7 +55,7 @@ func with(r dbtest.Row, enabled bool, status string) dbtest.Row {
 	return r
 }
 
-// prepare makes the row what it is before the call.
+// prepare sets the row before the call.
 func (d doing) prepare(tb dbtest.Table) {
 	tb.Remove()
 	if d.before.Status != nil {
@@ -63,7 +63,7 @@ func (d doing) prepare(tb dbtest.Table) {
 	}
 }
 
-// done reports whether the row is what it is after the call; if not, it must be what it was before.
+// done reports whether the row is as after the call; otherwise it must be as before.
 func (d doing) done(tb dbtest.Table) bool {
 	now := dbtest.Row{}
 	if s := tb.Get(component, job); s != nil {
@@ -75,8 +75,8 @@ func (d doing) done(tb dbtest.Table) bool {
 	return now == after
 }
 
-// notRefused: the error of the call is none of the two refusals, and names the call, the
-// component, the job and all parts.
+// notRefused: the error is not a refusal, and names the call, the component, the job and all
+// parts.
 func notRefused(t testing.TB, err error, verb string, parts ...string) {
 	require.Error(t, err)
 	dbtest.Fails(append(parts, verb+" job")...)(t, err)
@@ -84,7 +84,7 @@ func notRefused(t testing.TB, err error, verb string, parts ...string) {
 	require.NotErrorAs(t, err, new(*lock.ErrDisabled))
 }
 
-// driverCode is the code in the driver's own error, which err must wrap.
+// driverCode returns the code in the driver's error, which err must wrap.
 func driverCode(t testing.TB, e dbtest.Engine, err error) string {
 	switch e.Driver {
 	case "postgres":
@@ -131,8 +131,8 @@ func through(tb dbtest.Table) (*faultproxy.Proxy, *sql.DB) {
 	return p, tb.Engine.OpenDSN(tb.T, u.String())
 }
 
-// places calls test with faults at every message of an exchange, one after the other, until one
-// did not happen.
+// places calls test with a fault at each message of an exchange in turn, until one did not
+// happen.
 func places(then faultproxy.Then, test func(faultproxy.Fault) (happened bool)) {
 	for _, place := range []faultproxy.Place{faultproxy.BeforeRequest, faultproxy.BeforeReply,
 		faultproxy.AmidReply} {
@@ -224,7 +224,7 @@ func TestRetryPolicy_oneAttempt(t *testing.T) {
 	})
 }
 
-// settles: the same call, repeated, is granted, and what was done is not done twice.
+// settles: repeating the call succeeds, and does nothing twice.
 func settles(tb dbtest.Table, d doing, done bool, msg ...any) {
 	before := tb.Get(component, job)
 	require.NoError(tb.T, d.do(lock.New(tb)), msg...)
@@ -332,8 +332,8 @@ func TestNew_tableIsCreatedByTheFirstCall(t *testing.T) {
 
 // A server that fails by itself.
 
-// waiting returns the process ID of the one connection of the name that waits for a row, another
-// than not.
+// waiting returns the process ID of the connection with the name that waits for a row, and is not
+// the given one.
 func waiting(tb dbtest.Table, name string, not int) (pid int) {
 	require.Eventually(tb.T, func() bool {
 		return tb.QueryRow("SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND "+
@@ -377,7 +377,7 @@ func TestLock_serializationFailure(t *testing.T) {
 		lock.New(tb)
 		l := lock.New(e.OpenDSN(t,
 			tb.DSN+"&application_name=serializable&default_transaction_isolation=serializable"))
-		// What the other transaction commits while the call waits for it.
+		// What the other transaction commits during the wait.
 		for _, test := range []struct {
 			name   string
 			update string
@@ -546,7 +546,7 @@ func TestLock_readOnlyDatabase(t *testing.T) {
 	})
 }
 
-// codes returns those of all errors that err wraps.
+// codes returns the codes of all errors that err wraps.
 func codes(err error) (all []string) {
 	if s, ok := err.(interface{ SQLState() string }); ok {
 		all = append(all, s.SQLState())
@@ -565,7 +565,7 @@ func codes(err error) (all []string) {
 	return all
 }
 
-// A role is a user who may look into the schema and no more.
+// A role is a user that may only use the schema.
 type role struct {
 	tb   dbtest.Table
 	name string
@@ -584,7 +584,7 @@ func newRole(tb dbtest.Table) role {
 	return r
 }
 
-// owner runs statements of the table's owner's.
+// owner runs statements as the table's owner.
 func (r role) owner(statements ...string) {
 	for _, s := range statements {
 		_, err := r.tb.Exec(s)
@@ -752,4 +752,4 @@ func TestLock_noPrimaryKey(t *testing.T) {
 	})
 }
 
-// A SQLite that somebody else writes to for longer than it waits.
+// An SQLite database that another writes to for longer than the timeout.

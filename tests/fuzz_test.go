@@ -20,7 +20,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
-// fuzzed are the engines that names, IDs and durations are tried on.
+// fuzzed are the engines for names, IDs and durations.
 func fuzzed(f *testing.F) (all []*sql.DB) {
 	for _, e := range named("SQLite", "PostgreSQL, pgx", "PostgreSQL, lib_pq") {
 		all = append(all, e.Open(f))
@@ -28,8 +28,8 @@ func fuzzed(f *testing.F) (all []*sql.DB) {
 	return all
 }
 
-// FuzzNamesAndIDs: a name or an ID is data, whatever is in it, or an error that says what is
-// wrong with it.
+// FuzzNamesAndIDs: a name or an ID is data, whatever it contains, or an error that says what is
+// wrong.
 func FuzzNamesAndIDs(f *testing.F) {
 	for _, s := range []string{"", "a", "it's", `"; DROP TABLE locks; --`, "$1", "?1", "%s",
 		"a\nb\t\\", "naïve", "🔒", "\u202e", "�",
@@ -80,8 +80,8 @@ func FuzzNamesAndIDs(f *testing.F) {
 	})
 }
 
-// FuzzDurations: a lock is taken over if it is older than the longest duration, and only then; 0
-// is for ever.
+// FuzzDurations: a lock is taken over only if it is older than the longest duration; 0 means
+// never.
 func FuzzDurations(f *testing.F) {
 	for _, d := range []int64{0, 1, -1, 999, 1000, 1001, int64(time.Millisecond), int64(time.Second),
 		int64(59 * time.Minute), int64(time.Hour), int64(61 * time.Minute),
@@ -107,7 +107,7 @@ func FuzzDurations(f *testing.F) {
 				require.Error(t, err)
 				require.False(t, errors.As(err, new(*lock.ErrUnauthorised)))
 			case d > 0 && d < time.Microsecond, off > -10*time.Second && off < 10*time.Second:
-				// Durations count in whole microseconds; and the test takes its time.
+				// Durations count in whole microseconds, and the test takes time.
 			case d == 0 || off > 0:
 				require.ErrorAs(t, err, new(*lock.ErrUnauthorised))
 			default:
@@ -183,8 +183,8 @@ func TestNewMemory_answersLikeEveryEngine(t *testing.T) {
 				"Acquire": func(t *rapid.T) {
 					job, id, run := names.Draw(t, "job"), names.Draw(t, "id"), rapid.SampledFrom([]string{"a", "b",
 						"cc"}).Draw(t, "run")
-					// A lock that its IDs have held for an hour is renewed in the background at
-					// once: the row says what has come of that only after a renewal or a release.
+					// A lock that the same IDs have held for an hour is renewed in the background
+					// at once. The row has the result only after a renewal or a release.
 					release := rapid.Bool().Draw(t, "release")
 					renew := rapid.Bool().Draw(t, "renew") || !release
 					both("Acquire", func(_ int, l *lock.Lock) string {
@@ -225,7 +225,7 @@ func TestNewMemory_answersLikeEveryEngine(t *testing.T) {
 	})
 }
 
-// outcome is what a call said, without what differs between engines.
+// outcome is the answer of a call, without what differs between engines.
 func outcome(err error) string {
 	var (
 		held     *lock.ErrUnauthorised

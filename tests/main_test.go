@@ -25,7 +25,7 @@ const (
 // atOnce is for tests in which each attempt fails.
 var atOnce = lock.RetryPolicy{Backoff: time.Microsecond, MaxBackoff: time.Microsecond}
 
-// What is specified runs on all of the engines.
+// The specification runs on all engines.
 var engines = append([]dbtest.Engine{
 	{Name: "SQLite", Driver: "sqlite", DSN: sqliteDSN},
 	{Name: "PostgreSQL, pgx", Driver: "pgx", DSN: dbtest.PostgresDSN()},
@@ -96,7 +96,7 @@ func as(componentID, jobID string) lock.Job {
 		TTL: time.Hour}
 }
 
-// acquire gets a lease that nobody keeps after the test.
+// acquire returns a lease that is released with the test.
 func acquire(t testing.TB, l *lock.Lock, j lock.Job) *lock.Lease {
 	t.Helper()
 	lease, err := l.Acquire(t.Context(), j)

@@ -24,8 +24,8 @@ const (
 	// childDSN is the variable that makes a process the child of one of these tests.
 	childDSN = "LOCK_TEST_CHILD_DSN"
 
-	// pausedFor is the longest duration of the lock in these tests: long enough that the parent
-	// is there before it ends.
+	// pausedFor is the longest duration of the lock in these tests. The parent must be ready
+	// before it ends.
 	pausedFor = 1500 * time.Millisecond
 	patience  = 60 * time.Second
 )
@@ -36,7 +36,7 @@ func pauseJob(instance string) lock.Job {
 		Wait: lock.Forever, Poll: 100 * time.Millisecond}
 }
 
-// child is what the child does: it acquires the lease, and says what becomes of it.
+// child acquires the lease, and prints what happens to it.
 func child(dsn string) error {
 	db, err := sql.Open("sqlite", dsn)
 	if err != nil {
@@ -59,7 +59,7 @@ func child(dsn string) error {
 	return nil
 }
 
-// A process that holds a lease, in a database that it shares with this one.
+// A process that holds a lease in a database that it shares with this one.
 type process struct {
 	t    *testing.T
 	cmd  *exec.Cmd
@@ -67,8 +67,7 @@ type process struct {
 	l    *lock.Lock
 }
 
-// startChild runs this test binary again, to do nothing but the test that calls it, which must
-// begin with asChild.
+// startChild runs this test binary with only the calling test, which must begin with asChild.
 func startChild(t *testing.T) *process {
 	dsn := sqliteDSN(t)
 	db, err := sql.Open("sqlite", dsn)
@@ -108,7 +107,7 @@ func asChild(t *testing.T) bool {
 	return dsn != ""
 }
 
-// hears waits until the child says it.
+// hears waits for an output of the child.
 func (p *process) hears(want string) {
 	p.t.Helper()
 	select {
@@ -120,7 +119,7 @@ func (p *process) hears(want string) {
 	}
 }
 
-// takesOver waits for the child's lock, and returns how old it was when it was taken over.
+// takesOver takes over the child's lock, and returns how old the lock was.
 func (p *process) takesOver() (*lock.Lease, time.Duration) {
 	p.t.Helper()
 	s, err := p.l.Status(p.t.Context(), component, job)

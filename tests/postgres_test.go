@@ -17,8 +17,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// turns counts how often its connections have been read from after they were written to: round
-// trips.
+// turns counts the round trips of its connections: reads after writes.
 type turns struct{ n atomic.Int64 }
 
 type turnConn struct {

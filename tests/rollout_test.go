@@ -16,7 +16,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// A locker is a client of the table, of this release or of the old one.
+// A locker is a client of the table, of this release or the old one.
 type locker interface {
 	Disable(componentName, jobName string) error
 	Enable(componentName, jobName string) error
@@ -24,9 +24,8 @@ type locker interface {
 	Unlock(componentName, componentID, jobName, jobID string) error
 }
 
-// oldClient sends what clients of the 2018 package send: it reads the row, decides by its own
-// clock, writes, and reads again to see whether it was lucky. What goes wrong in writing it
-// doesn't look at.
+// oldClient sends the statements of the 2018 package: it reads the row, decides by its own clock,
+// writes, and reads again to see whether it won. It ignores errors of the write.
 type oldClient struct {
 	s   lock.Storage
 	now func() time.Time
@@ -181,8 +180,8 @@ func TestLock_besides2018_exclusion(t *testing.T) {
 				}
 				runs[release].Add(1)
 				inside.Add(-1)
-				// The old release may report a refusal although it has unlocked; it tries once
-				// only.
+				// The old release may report a refusal although it has unlocked; it tries only
+				// once.
 				l.Unlock(component, instance(i), job, "run")
 			}
 		})

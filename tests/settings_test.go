@@ -15,7 +15,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// The ways in which the two drivers talk to PostgreSQL.
+// The modes of the two drivers for PostgreSQL.
 var modes = []struct{ name, driver, param string }{
 	{"lib_pq", "postgres", ""},
 	{"lib_pq, binary_parameters", "postgres", "binary_parameters=yes"},
@@ -26,7 +26,8 @@ var modes = []struct{ name, driver, param string }{
 	{"pgx, simple_protocol", "pgx", "default_query_exec_mode=simple_protocol"},
 }
 
-// settings are those of a role. Where says is not "", the calls fail, and the error says so.
+// settings are settings of a role. If says is not "", the calls fail with an error that contains
+// it.
 var settings = []struct{ name, value, says string }{
 	{"DateStyle", "'German'", ""},
 	{"DateStyle", "'SQL, DMY'", ""},
@@ -55,8 +56,8 @@ var settings = []struct{ name, value, says string }{
 	{"client_encoding", "'LATIN1'", ""},
 }
 
-// TestLock_settings makes every call with each setting of a role, through each way of each
-// driver: it works, or is a clear error.
+// TestLock_settings makes every call with each setting of a role, in each mode of each driver: it
+// works, or is a clear error.
 func TestLock_settings(t *testing.T) {
 	tb := dbtest.NewTable(t, dbtest.PostgreSQL[0])
 	tb.Lock()

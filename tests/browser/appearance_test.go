@@ -64,7 +64,7 @@ func TestPage_no_motion(t *testing.T) {
 	require.Equal(t, 0, eval[int](w, "document.getAnimations().length"))
 }
 
-// A node is what a screen reader is told of an element.
+// A node is an element as a screen reader gets it.
 type node struct{ role, name string }
 
 func tree(w tab) []node {
@@ -163,7 +163,7 @@ func TestPage_names(t *testing.T) {
 	w.press(escKey)
 	w.until("!document.querySelector('#details').open")
 
-	// It also is data on its way back.
+	// It is data on its way back, too.
 	w.click(`#locks button[aria-label^="Disable… shop / begins"]`)
 	w.click("#confirm-do")
 	w.untilText("#notice", "is disabled.")
@@ -231,7 +231,7 @@ func TestPage_thousands(t *testing.T) {
 	require.Equal(t, 1, eval[int](w, `document.querySelectorAll("#locks [aria-sort]").length`))
 }
 
-// What is not read is said.
+// The page says what is not read.
 func TestPage_more_than_is_read(t *testing.T) {
 	l, _ := memory()
 	for i := range 20_001 {

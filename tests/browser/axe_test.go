@@ -19,7 +19,7 @@ var (
 	widths  = map[string]chromedp.Action[chromedp.Void]{"wide": wide, "narrow": narrow}
 )
 
-// axe is the script of axe-core, which npm brings into a folder of the test's own.
+// axe is the script of axe-core, which npm installs into a folder of the test.
 var axe = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "axe")
 	if err != nil {
@@ -35,7 +35,7 @@ var axe = sync.OnceValues(func() (string, error) {
 	return string(script), err
 })
 
-// check has axe-core look at the page as it is.
+// check runs axe-core on the page as it is.
 func (w tab) check(what string) {
 	w.t.Helper()
 	w.until("document.getAnimations().length === 0") // what has changed is lit up for a while

@@ -28,10 +28,10 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/lockhttp"
 )
 
-// required makes it a failure that there is no browser, or no axe-core.
+// required makes a missing browser or axe-core a failure.
 var required = os.Getenv("LOCK_TEST_CHROMIUM") == "required"
 
-// One browser serves all tests; it starts when the first asks for it.
+// One browser serves all tests; it starts when the first needs it.
 var browser struct {
 	sync.Once
 	ctx   context.Context
@@ -72,8 +72,8 @@ func startBrowser() {
 		options = append(options, chromedp.NoSandbox)
 	}
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
-	// A browser newer than the library says things that it doesn't know, which is no error of
-	// ours.
+	// A browser newer than the library sends messages that the library doesn't know; that is no
+	// error of ours.
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {}))
 	browser.ctx = ctx
 	browser.close = func() {
@@ -85,14 +85,14 @@ func startBrowser() {
 	browser.err = chromedp.Do(ctx)
 }
 
-// A tab is one of the browser, with the page in it.
+// A tab is a tab of the browser with the page.
 type tab struct {
 	t     *testing.T
 	ctx   context.Context
 	wrong *complaints
 }
 
-// complaints are what has gone wrong in a page.
+// complaints are the errors of a page.
 type complaints struct {
 	mu  sync.Mutex
 	all []string
@@ -104,7 +104,7 @@ func (c *complaints) add(s string) {
 	c.all = append(c.all, s)
 }
 
-// take returns what has gone wrong so far, of which nothing more is said.
+// take returns the errors so far, and forgets them.
 func (c *complaints) take() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,8 +113,8 @@ func (c *complaints) take() []string {
 	return all
 }
 
-// open opens a page. At the end of the test nothing may have gone wrong in it: no exception, and
-// nothing that its policy forbids.
+// open opens a page. At the end of the test it must have no errors: no exception, and nothing
+// that its policy forbids.
 func open(t *testing.T, url string, before ...chromedp.Action[chromedp.Void]) tab {
 	t.Helper()
 	browser.Do(startBrowser)
@@ -161,7 +161,7 @@ func eval[T any](w tab, js string) T {
 	return v
 }
 
-// until waits for a condition, which the page is to reach by itself.
+// until waits for a condition of the page.
 func (w tab) until(js string) {
 	w.t.Helper()
 	for end := time.Now().Add(time.Minute); !eval[bool](w, "!!("+js+")"); {
@@ -197,14 +197,14 @@ func (w tab) press(keys ...string) {
 	}
 }
 
-// focus is the name that the focused element has for a screen reader, or failing that its id.
+// focus returns the accessible name of the focused element, or its id.
 func (w tab) focus() string {
 	w.t.Helper()
 	return eval[string](w, `((e) => e.getAttribute("aria-label") || e.textContent.trim() || e.id)(
 		document.activeElement)`)
 }
 
-// picture keeps a picture of the tab where LOCK_TEST_SCREENSHOTS names a folder.
+// picture saves a picture of the tab if LOCK_TEST_SCREENSHOTS names a folder.
 func (w tab) picture(name string) {
 	w.t.Helper()
 	dir := os.Getenv("LOCK_TEST_SCREENSHOTS")
@@ -216,7 +216,7 @@ func (w tab) picture(name string) {
 	require.NoError(w.t, os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644))
 }
 
-// media is what the reader prefers: features and their values.
+// media sets the reader's preferences: features and their values.
 func media(features ...string) chromedp.Action[chromedp.Void] {
 	var p emulation.SetEmulatedMediaParams
 	for i := 0; i < len(features); i += 2 {
@@ -265,7 +265,7 @@ func anything(*http.Request, lockhttp.Action) error { return nil }
 
 func anHour(string, string) time.Duration { return time.Hour }
 
-// sqlite is a database of the test's own.
+// sqlite returns a new database.
 func sqlite(t *testing.T) *sql.DB {
 	file := filepath.Join(t.TempDir(), "locks.db")
 	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(10000)")

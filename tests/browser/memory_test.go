@@ -13,7 +13,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
-// memory returns a Lock in memory that goes by a clock, which begins now.
+// memory returns a Lock in memory with a clock, which begins now.
 func memory(observers ...func(*lock.Options)) (*lock.Lock, *locktest.Clock) {
 	var o lock.Options
 	for _, set := range observers {
@@ -22,7 +22,7 @@ func memory(observers ...func(*lock.Options)) (*lock.Lock, *locktest.Clock) {
 	return locktest.NewWith(o)
 }
 
-// A fleet has locks in each state that there is.
+// A fleet has locks in each state.
 type fleet struct {
 	*testing.T
 	*lock.Lock
@@ -41,7 +41,7 @@ func (f *fleet) hold(component, job, instance, run string) {
 	require.NoError(f, f.Lock.Lock(component, instance, job, run, ttls[job]))
 }
 
-// newFleet returns one with the locks that make up the gallery, and further ones that are well.
+// newFleet returns a fleet with the locks of the gallery, and further ones without trouble.
 func newFleet(t *testing.T, n int) *fleet {
 	f := &fleet{T: t}
 	f.Lock, f.clock = memory(func(o *lock.Options) { o.Observer = f.events.Observe })

@@ -15,7 +15,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// bench is what a case is tried on: a stack, and the database behind it, seen without the stack.
+// bench has the stack of a case, and direct access to the database.
 type bench struct {
 	service
 	l  *lock.Lock
@@ -29,7 +29,7 @@ func (b bench) age(t *testing.T, component string, by time.Duration) {
 		component, fmt.Sprintf("%d microseconds", by.Microseconds()))
 }
 
-// results is what runs have written and committed.
+// results returns what runs have committed.
 func (b bench) results(t *testing.T, run string) (n int) {
 	require.NoError(t, b.db.QueryRow(`SELECT count(*) FROM results WHERE run = $1`, run).Scan(&n))
 	return n
@@ -42,8 +42,7 @@ func refusedBy(t *testing.T, err error, componentID, jobID string) {
 	require.Equal(t, jobID, refusal.Holder().JobID)
 }
 
-// cases are what has to work on every stack. The name of a case is also the component whose locks
-// it uses.
+// cases must work on every stack. The name of a case is also the component of its locks.
 var cases = []struct {
 	name string
 	try  func(t *testing.T, b bench, component string)
@@ -166,8 +165,8 @@ var cases = []struct {
 
 const challengers = 16
 
-// oneWins lets 16 challengers ask at once, and says how it was not one that won, or not it whom
-// all the others name.
+// oneWins has 16 challengers ask at once. It returns an error unless one wins, and all others
+// name it.
 func oneWins(l *lock.Lock, component, job, run string) error {
 	var (
 		answers [challengers]error
@@ -208,7 +207,7 @@ func TestLock_stacks(t *testing.T) {
 	}
 }
 
-// tryAll tries the cases on a stack that finds the database at p. It is at direct, too.
+// tryAll tries the cases on a stack. The stack finds the database at p, the test at direct.
 func tryAll(t *testing.T, s stack, p, direct place) {
 	b := bench{db: direct.open(t, "pgx")}
 	mustExec(t, b.db, `CREATE TABLE results (run TEXT)`)

@@ -1,8 +1,7 @@
-// Package compat has no code: its tests show that package lock works with what services put
-// between themselves and their database. GORM, sqlx, bun, ent and pgx pools hand over their
-// *sql.DB; pgbouncer stands in front of it in transaction mode; a role may create no tables;
-// goose or golang-migrate make the table.
+// Package compat tests package lock with what services have between themselves and the database:
+// GORM, sqlx, bun, ent and pgx pools, pgbouncer in transaction mode, a role that may not create
+// tables, goose and golang-migrate.
 //
-// It is a module of its own, so that nobody who uses the lock gets these libraries with it. What
-// was found is in README.md.
+// It is a module of its own, so that users of the lock don't get these libraries. README.md has
+// the results.
 package compat

@@ -80,7 +80,7 @@ FROM pragma_table_info('locks')`,
 	},
 }
 
-// openCockroach opens a database of its own.
+// openCockroach opens a new database.
 func openCockroach(t *testing.T) *sql.DB {
 	c, err := startCockroach()
 	if crdbtest.Dispensable(err) {
@@ -97,7 +97,7 @@ func openCockroach(t *testing.T) *sql.DB {
 	return keep(t, db)
 }
 
-// TestNew_migrations: up and down, by the tools themselves.
+// TestNew_migrations: up and down, with the tools themselves.
 func TestNew_migrations(t *testing.T) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
@@ -154,8 +154,8 @@ func TestNew_migrations(t *testing.T) {
 					require.NoError(t, down())
 					require.Empty(t, shape(t, db, e.shape))
 
-					// Where New has made the table already, the migration is none the worse, and
-					// keeps the locks.
+					// If New has created the table already, the migration succeeds and keeps the
+					// locks.
 					require.NoError(t, lock.New(db).Lock("shop", "a", "job", "1", time.Hour))
 					require.NoError(t, up())
 					refusedBy(t, l.Lock("shop", "b", "job", "2", time.Hour), "a", "1")

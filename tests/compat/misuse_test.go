@@ -16,8 +16,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// TestLock_Lock_bun: what bun adds to *sql.DB and *sql.Tx takes the arguments for its own
-// placeholders, and leaves $1 without one. What it wraps has to be handed over.
+// TestLock_Lock_bun: bun's wrappers of *sql.DB and *sql.Tx use the arguments for their own
+// placeholders, and leave $1 without one. Pass what they wrap.
 func TestLock_Lock_bun(t *testing.T) {
 	ctx := patient(t)
 	db := bun.NewDB(newDatabase(t).open(t, "pgx"), pgdialect.New())
@@ -33,8 +33,8 @@ func TestLock_Lock_bun(t *testing.T) {
 	require.ErrorContains(t, lease.Check(ctx, tx), "expected 2 arguments, got 0")
 }
 
-// TestLease_Check_noTransaction, since it would lock the row for no longer than its own statement
-// takes.
+// TestLease_Check_noTransaction: without a transaction, the row would be locked only during the
+// statement.
 func TestLease_Check_noTransaction(t *testing.T) {
 	ctx := patient(t)
 	p := newDatabase(t)
@@ -57,8 +57,8 @@ func TestLease_Check_noTransaction(t *testing.T) {
 		"a *gorm.PreparedStmtDB is not a transaction")
 }
 
-// TestLease_Renew_poolOfOne: a renewal waits for the job's transaction to give the connection
-// back, and the job for the renewal.
+// TestLease_Renew_poolOfOne: a renewal waits for the connection of the job's transaction, and the
+// job for the renewal.
 func TestLease_Renew_poolOfOne(t *testing.T) {
 	ctx := patient(t)
 	pool, err := pgxpool.New(ctx, newDatabase(t).dsn("pool_max_conns=1"))

@@ -27,8 +27,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// modes are the ways in which the drivers can talk to pgbouncer in transaction mode, where one
-// transaction's connection to the server is not the next one's.
+// modes are the drivers' modes for pgbouncer in transaction mode, where each transaction may have
+// another connection to the server.
 var modes = []struct {
 	name   string
 	driver string
@@ -65,8 +65,8 @@ func TestLock_pgBouncer(t *testing.T) {
 	}
 }
 
-// TestLease_Renew_connectionLost: between two renewals it is another connection to the server that
-// the next one goes by, and the old one is gone.
+// TestLease_Renew_connectionLost: the next renewal has another connection to the server, and the
+// old one is gone.
 func TestLease_Renew_connectionLost(t *testing.T) {
 	b := sharedPgBouncer(t)
 	direct := newDatabase(t)
@@ -97,7 +97,7 @@ func TestLease_Renew_connectionLost(t *testing.T) {
 	}
 }
 
-// TestLock_Unlock_pgBouncerRestarts: it is tried again until pgbouncer is back.
+// TestLock_Unlock_pgBouncerRestarts: it is retried until pgbouncer is back.
 func TestLock_Unlock_pgBouncerRestarts(t *testing.T) {
 	tracks := sharedPgBouncer(t).tracks
 	direct := newDatabase(t)
@@ -133,8 +133,8 @@ func TestLock_Unlock_pgBouncerRestarts(t *testing.T) {
 	}
 }
 
-// TestLock_Lock_pgBouncerLosesStatements says what the two modes fail with that rely on a
-// connection to stay the same.
+// TestLock_Lock_pgBouncerLosesStatements shows how the two modes fail that need the same
+// connection.
 func TestLock_Lock_pgBouncerLosesStatements(t *testing.T) {
 	t.Run("pgx, cache_statement", func(t *testing.T) {
 		b := sharedPgBouncer(t)
@@ -181,7 +181,7 @@ func TestLock_Lock_pgBouncerLosesStatements(t *testing.T) {
 			t.Log(err)
 			require.ErrorContains(t, err, `prepared statement "" requires 1`)
 
-			// One that takes as many arguments is carried out, with ours.
+			// A statement with as many arguments is executed, with ours.
 			d.beforeBind = func() {
 				mustExec(t, other,
 					`INSERT INTO results (run) VALUES (concat_ws(' ', $1::text, $2::text, $3::text,
@@ -254,8 +254,8 @@ func (c *dialledConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// A bouncer is a pgbouncer in transaction mode, in a folder and on a port of its own, that takes
-// every user without a password.
+// A bouncer is a pgbouncer in transaction mode, in its own folder and on its own port, that
+// accepts every user without a password.
 type bouncer struct {
 	port int
 	// it knows which statements its clients have prepared, and prepares them where they are
@@ -279,8 +279,8 @@ var (
 
 var errNoPgBouncer = errors.New("pgbouncer is neither on PATH nor in /usr/sbin")
 
-// sharedPgBouncer returns the pgbouncer that most tests share. Where there is none to start, the
-// test is skipped, unless it has to run.
+// sharedPgBouncer returns the pgbouncer that most tests share. If there is none, it skips the
+// test or, if the test is required, fails it.
 func sharedPgBouncer(t *testing.T) *bouncer {
 	server(t)
 	b, err := startShared()
@@ -291,7 +291,7 @@ func sharedPgBouncer(t *testing.T) *bouncer {
 	return b
 }
 
-// startPgBouncer starts one in front of the PostgreSQL at a port, with settings such as
+// startPgBouncer starts a pgbouncer for the PostgreSQL at a port, with settings such as
 // "default_pool_size=1".
 func startPgBouncer(postgres int, settings ...string) (*bouncer, error) {
 	bin, err := exec.LookPath("pgbouncer")
@@ -358,16 +358,15 @@ ignore_startup_parameters = extra_float_digits
 
 func (b *bouncer) ini() string { return filepath.Join(b.dir, "pgbouncer.ini") }
 
-// guard stops pgbouncer when its standard input ends, if only because the test process is no
-// more, and only after stop it leaves the folder. The signals to be asked with mean other things
-// to other versions.
+// guard stops pgbouncer when its standard input ends, at the latest with the test process. Only
+// after stop it keeps the folder. It uses no signals, which differ between versions.
 const guard = `"$@" >log 2>&1 </dev/null &
 read word
 kill -KILL $!
 wait $!
 [ "$word" = keep ] || rm -rf "$PWD"`
 
-// run starts pgbouncer, also after stop, and returns when it takes connections.
+// run starts pgbouncer, also after stop, and returns when it accepts connections.
 func (b *bouncer) run() error {
 	b.guard = exec.Command("sh", "-c", guard, "sh", b.bin, b.ini())
 	b.guard.Dir = b.dir
@@ -394,7 +393,7 @@ func (b *bouncer) run() error {
 	}
 }
 
-// stop stops pgbouncer at once: its connections are cut. It can run again.
+// stop stops pgbouncer at once and cuts its connections. It can run again.
 func (b *bouncer) stop() {
 	io.WriteString(b.stdin, "keep\n")
 	b.close()
@@ -406,7 +405,7 @@ func (b *bouncer) close() {
 	b.guard.Wait()
 }
 
-// place is where the database is behind pgbouncer.
+// place returns the place of the database behind pgbouncer.
 func (b *bouncer) place(direct place) place {
 	direct.port = b.port
 	return direct

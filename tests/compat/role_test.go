@@ -10,8 +10,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// newRole makes a role that may create nothing in the database, and returns the place as the role
-// sees it.
+// newRole creates a role that may create nothing in the database, and returns the place for it.
 func newRole(t *testing.T, p place, admin *sql.DB) place {
 	p.user = "role_" + p.database
 	mustExec(t, admin, `CREATE ROLE `+p.user+` LOGIN`)

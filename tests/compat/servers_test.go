@@ -17,7 +17,7 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
-// The servers start when the first test asks for them.
+// The servers start when the first test needs them.
 var (
 	startPostgres = sync.OnceValues(func() (*pgtest.Server, error) {
 		s, err := pgtest.Start("fsync=off")
@@ -52,8 +52,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// server returns the PostgreSQL of the tests. Where there is none to start, the test is skipped,
-// unless it has to run.
+// server returns the PostgreSQL of the tests. If there is none, it skips the test or, if the test
+// is required, fails it.
 func server(t *testing.T) *pgtest.Server {
 	s, err := startPostgres()
 	if pgtest.Dispensable(err) {
@@ -63,7 +63,7 @@ func server(t *testing.T) *pgtest.Server {
 	return s
 }
 
-// A place is where a database is: on which port, under which name, and for whom.
+// A place is the address of a database: its port, name and user.
 type place struct {
 	port     int
 	database string
@@ -100,8 +100,8 @@ func (p place) open(t *testing.T, driver string, params ...string) *sql.DB {
 	return keep(t, db)
 }
 
-// keep makes the pool keep its connections, until the test ends: the challengers are many, and to
-// connect takes its time.
+// keep makes the pool keep its connections until the test ends: there are many challengers, and
+// connecting is slow.
 func keep(t *testing.T, db *sql.DB) *sql.DB {
 	db.SetMaxIdleConns(challengers)
 	t.Cleanup(func() { db.Close() })
@@ -113,7 +113,7 @@ func mustExec(t *testing.T, db *sql.DB, query string, args ...any) {
 	require.NoError(t, err)
 }
 
-// patient is a context that ends when something hangs.
+// patient returns a context that ends if something hangs.
 func patient(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)

@@ -33,13 +33,12 @@ type service struct {
 	transact transact
 }
 
-// transact runs f in a transaction of the stack's own kind, which is committed unless f returns an
-// error. f gets what the stack hands to Lease.Check, and writes a result of the job's by the
-// stack's own means.
+// transact runs f in a transaction of the stack, and commits unless f fails. f gets the stack's
+// argument for Lease.Check, and writes a result of the job through the stack.
 type transact func(ctx context.Context, f func(tx lock.Transaction,
 	write func(run string) error) error) error
 
-// result is a row of the table results, where the jobs write.
+// result is a row of the table results, which the jobs write.
 type result struct {
 	Run string `db:"run"`
 }
@@ -142,7 +141,7 @@ func openBun(t *testing.T, p place) service {
 	}}
 }
 
-// openEnt uses ent's driver, which is what the clients that ent generates are made from.
+// openEnt uses ent's driver, as generated clients do.
 func openEnt(t *testing.T, p place) service {
 	drv, err := entsql.Open("pgx", p.dsn())
 	require.NoError(t, err)
@@ -165,7 +164,7 @@ func openEnt(t *testing.T, p place) service {
 	}}
 }
 
-// openPool writes by pgx itself, on the connection of the transaction that it hands to Check.
+// openPool writes with pgx itself, on the connection of the transaction for Check.
 func openPool(t *testing.T, p place, params ...string) service {
 	pool, err := pgxpool.New(context.Background(), p.dsn(params...))
 	require.NoError(t, err)

@@ -21,15 +21,15 @@ import (
 
 const module = "github.com/cloudtrust/go-jobs/lock"
 
-// packages are those that the code of the pages may use without naming them.
+// packages are imported by the code of the pages without being named.
 var packages = append(strings.Fields("context database/sql errors fmt log log/slog net/http os "+
 	"os/signal sync time"),
 	module, module+"/locktest", module+"/lockhttp", module+"/locktick", module+"/lockcron",
 	module+"/lockgocron",
 	module+"/locknotify", module+"/lockotel", module+"/lockprom")
 
-// exports returns the files from which packages are imported, by their paths. Those of a module
-// that is not in the build are missing.
+// exports returns the export files of packages, by their paths. Those of a module that is not in
+// the build are missing.
 var exports = sync.OnceValues(func() (map[string]string, error) {
 	cmd := exec.Command("go", append([]string{"list", "-e", "-export", "-deps", "-f",
 		"{{.ImportPath}} {{.Export}}"}, packages...)...)
@@ -44,11 +44,11 @@ var exports = sync.OnceValues(func() (map[string]string, error) {
 	return files, err
 })
 
-// known are the names that the pieces of code have in common.
+// known declares the names that the pieces of code share.
 const known = "var (\n\tctx context.Context\n\tdb *sql.DB\n\ttx *sql.Tx\n\tl " +
 	"*lock.Lock\n\tlease *lock.Lease\n)\n"
 
-// parse makes a file of a piece of code: it is one, or declarations, or statements.
+// parse makes a file of a piece of code: a file, declarations, or statements.
 func parse(fset *token.FileSet, text string) (file *ast.File, err error) {
 	if strings.HasPrefix(text, "package ") {
 		return parser.ParseFile(fset, "", text, parser.SkipObjectResolution)
@@ -67,7 +67,7 @@ func parse(fset *token.FileSet, text string) (file *ast.File, err error) {
 		parser.SkipObjectResolution)
 }
 
-// A piece of code leaves out what its reader fills in: names of his own, and what he returns.
+// A piece of code omits what its reader fills in: names and returns.
 var leftOut = regexp.MustCompile(`^undefined: [a-z]\w*$|^missing return|` +
 	`^not enough return values|^too many return values`)
 

@@ -25,7 +25,7 @@ func build(t *testing.T) string {
 }
 
 var (
-	// What differs from one day to the next.
+	// What differs from day to day.
 	age    = regexp.MustCompile(`\b(\d+(\.\d+)?[dhms])+( |\b)`)
 	spaces = regexp.MustCompile(` {2,}`)
 )
@@ -39,7 +39,7 @@ func normal(output string) string {
 	return strings.TrimSpace(strings.Join(lines, "\n"))
 }
 
-// TestPages_commands runs them on an SQLite file with the rows of the page.
+// TestPages_commands runs the commands on an SQLite file with the rows of the pages.
 func TestPages_commands(t *testing.T) {
 	bin := build(t)
 	for _, b := range shown(t, "console") {
@@ -74,7 +74,7 @@ var (
 	flags  = regexp.MustCompile(`(?:^|\s)(--?[a-z][a-z-]*)`)
 )
 
-// TestPages_flags: in what a page shows for a shell, and in what it mentions.
+// TestPages_flags: the flags in commands and in text exist.
 func TestPages_flags(t *testing.T) {
 	bin := build(t)
 	helps := map[string]string{}

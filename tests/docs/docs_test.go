@@ -1,6 +1,6 @@
-// Package docs_test tries what the pages of the project show: their Go code compiles, their SQL
-// and their commands run and give what the pages show, their links lead somewhere. Of their
-// wording it knows nothing.
+// Package docs_test runs what the pages of the project show: their Go code compiles, their SQL
+// and commands run and give the shown results, their links lead somewhere. It does not check
+// their wording.
 package docs_test
 
 import (
@@ -82,7 +82,7 @@ func pages(t *testing.T) (all []string) {
 	return all
 }
 
-// shown returns the blocks of all pages whose info begins with that word.
+// shown returns the blocks of all pages whose info begins with the word.
 func shown(t *testing.T, word string) (blocks []*block) {
 	for _, page := range pages(t) {
 		all, _ := read(t, page)
@@ -106,7 +106,7 @@ var (
 	notes    = regexp.MustCompile(`\[\^[a-z]+\]:?`)
 )
 
-// anchors returns what the links to a page's headings are called, as GitHub does it.
+// anchors returns the anchors of a page's headings, as GitHub makes them.
 func anchors(prose string) map[string]bool {
 	all := map[string]bool{}
 	for _, m := range headings.FindAllStringSubmatch(prose, -1) {
@@ -150,7 +150,7 @@ func TestPages_links(t *testing.T) {
 	}
 }
 
-// TestPages_footnotes: each that is used is defined, and the other way round.
+// TestPages_footnotes: each one used is defined, and the other way round.
 func TestPages_footnotes(t *testing.T) {
 	for _, page := range pages(t) {
 		_, prose := read(t, page)
@@ -189,7 +189,7 @@ func TestPages_pictures(t *testing.T) {
 
 // SQL
 
-// What the tests start or make when the first of them asks for it.
+// What the tests start or build when the first of them needs it.
 var (
 	started *pgtest.Server
 	server  = sync.OnceValues(func() (s *pgtest.Server, err error) {
@@ -223,7 +223,7 @@ func buildCommand(path string) (out []byte, err error) {
 }
 
 func TestMain(m *testing.M) {
-	// The pages are named as from the folder that they are in.
+	// The pages are named relative to their folder.
 	if err := os.Chdir("../../docs"); err != nil {
 		panic(err)
 	}
@@ -268,7 +268,7 @@ func postgres(t *testing.T) string {
 	return s.DSN()
 }
 
-// rows are those of the table that the pages show.
+// rows are the rows of the table in the pages.
 var rows = []struct {
 	job, componentID, jobID string
 	enabled                 bool
@@ -284,7 +284,7 @@ var rows = []struct {
 	{"report", "", "", false, "UNLOCKED", 0},
 }
 
-// fill makes the table anew, with the rows in it.
+// fill creates the table again, with the rows.
 func fill(t *testing.T, db *sql.DB) *lock.Lock {
 	do(t, db, "DROP TABLE IF EXISTS locks")
 	l := lock.New(db)
@@ -306,7 +306,7 @@ func do(t *testing.T, db *sql.DB, statement string, args ...any) {
 	require.NoError(t, err)
 }
 
-// ask returns the columns' names and the rows, as the pages write them.
+// ask returns the column names and the rows in the format of the pages.
 func ask(t *testing.T, db *sql.DB, query, at string) (table [][]string) {
 	answer, err := db.Query(query)
 	require.NoError(t, err, at)
@@ -342,8 +342,8 @@ var (
 	someAge  = regexp.MustCompile(`^\d\d:\d\d:\d\d$`)
 )
 
-// alike reports whether two cells say the same. Times pass: what the page shows was true
-// when it was written.
+// alike reports whether two cells are the same, except for the time that has passed since the
+// page was written.
 func alike(shown, got string) bool {
 	if someAge.MatchString(shown) && someAge.MatchString(got) {
 		since := func(s string) time.Duration {
@@ -400,7 +400,7 @@ func TestPages_sql(t *testing.T) {
 	})
 }
 
-// find returns the text of the one block of SQL that has a word in it.
+// find returns the only block of SQL that contains a word.
 func find(t *testing.T, word string) string {
 	var found []string
 	for _, b := range shown(t, "sql") {
@@ -463,7 +463,8 @@ FROM locks WHERE job_name = 'import-2024'`)
 	})
 }
 
-// TestPages_deletedRow: the four rows of the page's table, and that the row was what kept each.
+// TestPages_deletedRow: each of the four things that operating.md lists is kept by the row, and
+// lost with it.
 func TestPages_deletedRow(t *testing.T) {
 	onDatabases(t, func(t *testing.T, db *sql.DB) {
 		l := fill(t, db)
@@ -510,8 +511,8 @@ func TestPages_deletedRow(t *testing.T) {
 	})
 }
 
-// TestPages_vacuum: old versions of a row make room for new ones on their page, unless an open
-// transaction may still want to see them.
+// TestPages_vacuum: PostgreSQL reuses the space of old versions on their page, unless an open
+// transaction may still see them.
 func TestPages_vacuum(t *testing.T) {
 	db, err := sql.Open("postgres", postgres(t))
 	require.NoError(t, err)

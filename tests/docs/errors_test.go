@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// unseen are the errors that no caller is ever given.
+// unseen are the errors that no caller gets.
 var unseen = map[string]string{
 	"the server is of another kind": "the call is made again, in the server's dialect",
 	"not yet":                       "it begins a loop",
@@ -23,7 +23,7 @@ var unseen = map[string]string{
 
 var verb = regexp.MustCompile(`%[+#]?[a-zA-Z]`)
 
-// TestErrors_page: each message of the package and of its store is on the page, with … for what
+// TestErrors_page: each message of the package and its store is on the page, with … for what
 // differs.
 func TestErrors_page(t *testing.T) {
 	content, err := os.ReadFile("errors.md")
@@ -41,8 +41,8 @@ func TestErrors_page(t *testing.T) {
 	require.Greater(t, seen, 40)
 }
 
-// messages returns the texts with which the packages in these folders make errors. Those that have
-// no word of their own are left out.
+// messages returns the messages of the errors in these folders, except those without a word of
+// their own.
 func messages(t *testing.T, folders ...string) (all []string) {
 	for _, folder := range folders {
 		files, err := filepath.Glob(filepath.Join(folder, "*.go"))
@@ -90,7 +90,7 @@ func callee(call *ast.CallExpr) string {
 	return ""
 }
 
-// text returns the value of a literal, or of several that are added; "" for anything else.
+// text returns the value of a string literal, or of a sum of them; "" for anything else.
 func text(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.BasicLit:

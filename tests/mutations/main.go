@@ -2,9 +2,9 @@
 //
 //	go run ./tests/mutations [name...]
 //
-// Each change is made in a copy of the repository, whose tests of the root run first, and if none
-// of them fails, the tests on servers. It prints a row for each change, and fails if no test
-// noticed one. It takes half a minute for a change that the root notices.
+// Each change is made in a copy of the repository. The tests of the root run first and, if none
+// of them fails, the tests on servers. The command prints a row for each change, and fails if no
+// test noticed one. A change that the root notices takes half a minute.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// A mutation replaces a text in a file, which has it once, or at the first place.
+// A mutation replaces the first occurrence of a text in a file.
 type mutation struct{ name, file, from, to string }
 
 var mutations = []mutation{
@@ -207,8 +207,8 @@ func check(err error) {
 	}
 }
 
-// try makes the change in the copy, runs the tests, undoes the change, and returns the first test
-// that has failed, or "".
+// try makes the change in the copy, runs the tests, undoes the change, and returns the first
+// failing test, or "".
 func (m mutation) try(dir string) string {
 	file := filepath.Join(dir, m.file)
 	text, err := os.ReadFile(file)

@@ -12,9 +12,9 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// figures are what is sampled, by how much each may grow from the beginning to the end, and where
-// in its samples it is read. A table never shrinks, so it is as large as the most that was dead at
-// once; if nothing were cleared, it would be tens of times as large as what is allowed here.
+// figures are sampled. Each has the growth that is allowed from the beginning to the end, and how
+// its samples are read. A table never shrinks, so its size shows the most dead rows at a time;
+// without vacuum, it would be tens of times as large as allowed.
 var figures = []struct {
 	name string
 	most int64
@@ -41,7 +41,7 @@ type sampler struct {
 	pools []*sql.DB
 }
 
-// fewest is how many samples there have to be, on a machine that is busy, too.
+// fewest is the least number of samples, even on a busy machine.
 const fewest = 20
 
 // sample takes samples for the time, after the warm-up: fifty, or one every five seconds.
@@ -83,8 +83,7 @@ func (s sampler) now() (sample, error) {
 		dead, size >> 10}, err
 }
 
-// atRest returns what is left when nobody works any more. What was cancelled or closed ends soon
-// after.
+// atRest returns the figures after the work. What was cancelled or closed ends soon after.
 func (s sampler) atRest(goroutines int, patience time.Duration) (wrong []string) {
 	soon := func(done func() bool) bool {
 		for deadline := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
@@ -115,17 +114,17 @@ func (s sampler) atRest(goroutines int, patience time.Duration) (wrong []string)
 	return wrong
 }
 
-// A row is what has become of a figure, and its largest.
+// A row is the result of a figure, and its maximum.
 type row struct {
 	name                     string
 	begin, middle, end, peak int64
-	most                     int64 // by which it may grow
+	most                     int64 // allowed growth
 }
 
 func (r row) grown() bool { return r.end > r.begin+r.most }
 
-// judge compares the first fifth of the samples with the last, and not single ones, since each
-// figure goes up and down.
+// judge compares the first fifth of the samples with the last, not single ones, since each figure
+// goes up and down.
 func judge(all []sample) (rows []row) {
 	fifth := len(all) / 5
 	for i, f := range figures {
@@ -147,7 +146,7 @@ func judge(all []sample) (rows []row) {
 	return rows
 }
 
-// A report is what has come of a run.
+// A report is the result of a run.
 type report struct {
 	options
 	*tally

@@ -1,6 +1,5 @@
-// Command soak keeps many instances busy with one table of locks, on a PostgreSQL server of its
-// own, and fails if anything has grown at the end that should not: memory, goroutines,
-// connections, dead rows, the table.
+// Command soak keeps many instances busy with one table of locks, on its own PostgreSQL server,
+// and fails if memory, goroutines, connections, dead rows or the table have grown at the end.
 //
 //	go run ./tests/soak
 package main

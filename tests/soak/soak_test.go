@@ -60,8 +60,8 @@ func TestRun_leak(t *testing.T) {
 	}
 }
 
-// TestJudge judges series of which a person can say whether they grow. Each is that of the first
-// figure, which may grow by 1024.
+// TestJudge judges series whose growth is obvious. Each is a series of the first figure, which
+// may grow by 1024.
 func TestJudge(t *testing.T) {
 	require.Equal(t, int64(1024), figures[0].most)
 	for _, test := range []struct {

@@ -18,8 +18,8 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
-// What is at work: instances, each with a pool of its own as if it were a process, in turn pgx's
-// and lib/pq's.
+// The instances each have their own pool, as if they were processes, alternating between pgx and
+// lib/pq.
 const (
 	instances = 8
 	each      = 8 // goroutines of an instance
@@ -27,19 +27,18 @@ const (
 	jobs      = 50
 	component = "soak"
 
-	// longest is the longest duration that all state for every job. A lease is renewed every
-	// third of it.
+	// longest is the longest duration of all jobs. A lease is renewed every third of it.
 	longest = 3 * time.Second
-	// lifetime is how old a connection may get before it is replaced by another.
+	// lifetime is the age at which a connection is replaced.
 	lifetime = 15 * time.Second
-	// warmUp is how long they work at most before the first sample: pools and caches fill.
+	// warmUp is the longest time before the first sample, while pools and caches fill.
 	warmUp = 5 * time.Second
 )
 
 type options struct {
 	duration time.Duration
 	naptime  time.Duration
-	work     func(*worker) // what a goroutine does again and again
+	work     func(*worker) // a goroutine repeats it
 	patience time.Duration // for what ends after the work; 0: a minute
 }
 
@@ -53,7 +52,7 @@ type worker struct {
 	r   *rand.Rand
 }
 
-// A tally counts what the instances were told, and keeps the first error that is not an answer.
+// A tally counts the answers of the instances, and keeps the first error that is not an answer.
 type tally struct {
 	mu     sync.Mutex
 	events map[lock.EventKind]int
@@ -67,8 +66,8 @@ func (t *tally) observe(_ context.Context, e lock.Event) {
 	t.events[e.Kind]++
 }
 
-// expect takes a refusal for an answer, and also that a lease is lost or could not be released in
-// time: the machine may have been busy with something else.
+// expect accepts refusals, and leases that are lost or could not be released in time: the machine
+// may have been busy.
 func (t *tally) expect(err error) {
 	if err == nil || errors.As(err, new(*lock.ErrUnauthorised)) || errors.Is(err, lock.ErrLost) ||
 		errors.Is(err, context.DeadlineExceeded) {
@@ -81,7 +80,7 @@ func (t *tally) expect(err error) {
 	}
 }
 
-// run works for the time, and reports what has become of the figures.
+// run works for the given time, and reports the figures.
 func run(ctx context.Context, o options) (r report, err error) {
 	if o.duration < 5*time.Second {
 		return r, fmt.Errorf("a duration of %v is too short to tell growth from chance", o.duration)
@@ -94,7 +93,7 @@ func run(ctx context.Context, o options) (r report, err error) {
 			fmt.Errorf("a naptime of %v is too long for a duration of %v: there has to be a vacuum in "+
 				"each fifth of it", o.naptime, o.duration)
 	}
-	// The thresholds of autovacuum are PostgreSQL's own.
+	// PostgreSQL's default thresholds of autovacuum.
 	server, err := pgtest.Start("autovacuum=on", fmt.Sprintf("autovacuum_naptime=%d",
 		int(o.naptime.Seconds())))
 	if err != nil {
@@ -185,7 +184,7 @@ func run(ctx context.Context, o options) (r report, err error) {
 	return r, err
 }
 
-// fill opens all connections of a pool, so that there is no growth in that it is used.
+// fill opens all connections of a pool, so that using it causes no growth.
 func fill(ctx context.Context, db *sql.DB) error {
 	for range pool {
 		conn, err := db.Conn(ctx)
@@ -197,7 +196,7 @@ func fill(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// round is one of the things that instances do with a lock.
+// round does one of the things that instances do with a lock.
 func (w *worker) round() {
 	w.run++
 	job, run := fmt.Sprint("job-", w.r.IntN(jobs)), fmt.Sprint(w.run)
@@ -212,8 +211,8 @@ func (w *worker) round() {
 	w.pause(20 * time.Millisecond)
 }
 
-// lock takes a lock, lets it be refused to another, and gives it back, unless it is one of those
-// that die.
+// lock acquires a lock, lets another be refused, and releases it, unless it is one of those that
+// die.
 func (w *worker) lock(job, run string) {
 	err := w.l.Lock(component, w.id, job, run, longest)
 	w.expect(err)
@@ -228,8 +227,8 @@ func (w *worker) lock(job, run string) {
 	w.expect(w.l.Unlock(component, w.id, job, run))
 }
 
-// runJob keeps a lock for so long that it has to be renewed, and commits a result that only its
-// holder may.
+// runJob keeps a lock until it has to be renewed, and commits a result that only its holder may
+// commit.
 func (w *worker) runJob(job, run string, wait time.Duration) {
 	w.expect(w.l.Run(context.Background(), lock.Job{ComponentName: component, ComponentID: w.id,
 		JobName: job, JobID: run,

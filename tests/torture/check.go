@@ -14,10 +14,10 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// checkTimeout bounds the search for an order of one job's calls. It is exponential at worst.
+// checkTimeout limits the search for an order of one job's calls, which is exponential at worst.
 const checkTimeout = 5 * time.Minute
 
-// A Violation is what no lock may do.
+// A Violation is an impossible history.
 type Violation struct {
 	Job     string
 	What    []string // of the invariants; none if it is only the model that is violated
@@ -31,7 +31,7 @@ type Violation struct {
 	at int64 // when
 }
 
-// A Verdict is what Check finds in a history.
+// A Verdict is the result of Check.
 type Verdict struct {
 	Operations int
 	Unknown    int // of these, whose outcome nobody knows
@@ -40,7 +40,7 @@ type Verdict struct {
 	Violations []Violation
 }
 
-// Check decides whether a table of locks can have told the clients what the history says.
+// Check decides whether a table of locks can have given the answers of the history.
 func Check(history []Op, written []Written) Verdict {
 	v := Verdict{Kinds: map[string]int{}}
 	jobs, writes := map[string][]Op{}, map[string][]Written{}
@@ -80,8 +80,7 @@ func Check(history []Op, written []Written) Verdict {
 	return v
 }
 
-// counts reports whether o is an operation on its own, and not an attempt of one, or something
-// that was noted beside it.
+// counts reports whether o is an operation of its own, not an attempt or a note beside one.
 func (o Op) counts() bool {
 	return o.Parent == 0 && o.Kind != Trust && o.Kind != Renewed && o.Kind != Ended
 }
@@ -104,9 +103,9 @@ func returned(history []Op, at int64) (n int) {
 	return n
 }
 
-// linear is the part of a history that the model judges. An acquisition whose outcome is unknown
-// is left out where nothing needs it as an explanation: it may as well never have taken effect,
-// and each one makes the search longer.
+// linear is the part of a history that the model judges. It omits an acquisition with an unknown
+// outcome that explains nothing else: it may as well never have taken effect, and each one makes
+// the search longer.
 func linear(ops []Op, committed map[int64]bool) []Op {
 	type identity struct {
 		taken, needed bool
@@ -125,7 +124,7 @@ func linear(ops []Op, committed map[int64]bool) []Op {
 		case Lock, Acquire:
 			if o.Result == OK {
 				id.taken = true
-				// One that found the lock held already needs the call that took it.
+				// One that found the lock held needs the call that acquired it.
 				id.needed = id.needed || o.Token < o.Since
 				id.times[o.Token] = true
 			}
@@ -135,7 +134,8 @@ func linear(ops []Op, committed map[int64]bool) []Op {
 			}
 		case Unlock, Release:
 			id.unlocked = id.unlocked || o.Result == OK
-			// It may have freed what nobody saw taken, and others may have seen that it is free.
+			// It may have freed a lock that nobody saw acquired, and others may have seen it
+			// free.
 			id.needed = id.needed || o.Result == Unknown
 		case Force:
 			id.needed = true // somebody has seen it
@@ -164,7 +164,7 @@ func linear(ops []Op, committed map[int64]bool) []Op {
 				o.Kind = held
 			}
 		case Write:
-			// The table says what became of it.
+			// The table has the result.
 			if o.Result != OK && !(o.Result == Unknown && committed[o.ID]) {
 				continue
 			}
@@ -199,17 +199,16 @@ func decide(ops []Op) porcupine.CheckResult {
 	return porcupine.CheckOperationsTimeout(model, operations(ops), checkTimeout)
 }
 
-// illegal is for the search for a shorter history, of which each step must be quick.
+// illegal is for the search for a shorter history, whose steps must be quick.
 func illegal(ops []Op) bool {
 	return porcupine.CheckOperationsTimeout(model, operations(ops), 2*time.Second) == porcupine.Illegal
 }
 
-// shortest makes of a history that the model refuses a short one that it refuses for the same
-// reason: it ends as soon as it can, begins with the last acquisition that suffices, and has no
-// answers in it that don't matter. prefix is how many calls had returned at its end, and at when
-// that was.
+// shortest returns a short part of a history that the model refuses for the same reason: it ends
+// as soon as it can, begins with the last acquisition that suffices, and omits answers that don't
+// matter. prefix is the number of calls that had returned at its end, and at is that time.
 func shortest(ops []Op) (short []Op, prefix int, at int64) {
-	// Of a history that a lock can have, every beginning is one too.
+	// If a history is possible, so is every beginning of it.
 	var returns []int64
 	for _, o := range ops {
 		if o.Return != forever {
@@ -227,8 +226,8 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 		return ops, n, forever
 	}
 	short, prefix = until(ops, returns[n]), n+1
-	// Nothing before an acquisition matters that nobody else was at work beside. The first
-	// operation of the rest makes the row.
+	// What precedes an acquisition doesn't matter if nobody else was at work. The first operation
+	// of the rest creates the row.
 	for i := len(short) - 1; i > 0; i-- {
 		o := short[i]
 		if o.Kind != Lock && o.Kind != Acquire || o.Result != OK || o.Token < o.Since ||
@@ -253,9 +252,8 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 	return withoutOthers(short), prefix, returns[n]
 }
 
-// withoutOthers leaves out the runs that have nothing to do with it, each with all that concerns
-// it, and Enable and Disable, as if they had never been. What is left must still be refused, for
-// its last answer and not before that.
+// withoutOthers removes unrelated runs, each with all that concerns it, and Enable and Disable.
+// The rest must still be refused, for its last answer and not before that.
 func withoutOthers(ops []Op) []Op {
 	var last Op
 	var before int64 // when the answer before the last one was there
@@ -291,8 +289,8 @@ func withoutOthers(ops []Op) []Op {
 	return ops
 }
 
-// until is the history as it was at a time: what had not returned is unknown, and what only looked
-// hasn't happened.
+// until returns the history as it was at a time: what had not returned is unknown, and reads that
+// had not returned are omitted.
 func until(ops []Op, at int64) (kept []Op) {
 	for _, o := range ops {
 		switch {
@@ -309,8 +307,7 @@ func until(ops []Op, at int64) (kept []Op) {
 	return kept
 }
 
-// Print writes the violation for a person to read, and beside it porcupine's picture of it to a
-// file in dir.
+// Print writes the violation as text, and porcupine's picture of it to a file in dir.
 func (v Violation) Print(w io.Writer, dir string) {
 	fmt.Fprintf(w, "VIOLATION: job %s, a history of %d calls\n", v.Job, v.Of)
 	for _, what := range v.What[:min(len(v.What), 10)] {
@@ -341,9 +338,9 @@ func (v Violation) Print(w io.Writer, dir string) {
 	fmt.Fprintln(w, "A picture of it:", path)
 }
 
-// drawn is a history as the picture shows it well: it has a line for every number of a client up
-// to the largest, so these are counted from 0; times are from the first call; and the details are
-// beside what is in a box.
+// drawn returns a history for the picture. The picture has a line for every client number up to
+// the largest, so they are counted from 0; times are from the first call; the details are beside
+// the text of a box.
 func drawn(ops []Op) []porcupine.Operation {
 	lines := map[int]int{}
 	all := operations(ops)
@@ -367,7 +364,7 @@ func drawn(ops []Op) []porcupine.Operation {
 	return all
 }
 
-// Add makes the sum of two verdicts.
+// Add adds a verdict.
 func (v *Verdict) Add(other Verdict) {
 	v.Operations += other.Operations
 	v.Unknown += other.Unknown

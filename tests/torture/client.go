@@ -21,10 +21,10 @@ import (
 
 const component = "torture"
 
-// clientEnv tells a process that it is a client, and of what.
+// clientEnv is the variable that makes a process a client.
 const clientEnv = "TORTURE_CLIENT"
 
-// Client is what a client process is told.
+// Client configures a client process.
 type Client struct {
 	Number     int // no two of a history have the same
 	Driver     string
@@ -38,13 +38,13 @@ type Client struct {
 	Variant    string // "" for the library as it is
 }
 
-// A Job is one that clients compete for. All state the same longest duration.
+// A Job is a job that clients compete for. All state the same longest duration.
 type Job struct {
 	Name string
 	Max  time.Duration // 0: the lock never expires
 }
 
-// ttl is Max as a lease takes it.
+// ttl returns Max as a TTL.
 func (j Job) ttl() time.Duration {
 	if j.Max == 0 {
 		return lock.Forever
@@ -52,8 +52,8 @@ func (j Job) ttl() time.Duration {
 	return j.Max
 }
 
-// Main runs a client if the process is to be one, and reports whether it was. It belongs at the
-// beginning of main.
+// Main runs a client if the process is one, and reports whether it was. Call it at the beginning
+// of main.
 func Main() bool {
 	text := os.Getenv(clientEnv)
 	if text == "" {
@@ -71,8 +71,8 @@ func Main() bool {
 	return true
 }
 
-// Run calls until its standard input ends, and writes a byte to its standard output for each
-// operation.
+// Run makes calls until its standard input ends, and writes a byte to its standard output for
+// each operation.
 func (c Client) Run(ctx context.Context) error {
 	log, err := NewLog(c.Log, c.Number)
 	if err != nil {
@@ -176,7 +176,7 @@ func (w *worker) act() {
 // callTimeout is longer than most faults, and shorter than some.
 const callTimeout = 2500 * time.Millisecond
 
-// call records a call. The context tells the wire on whose behalf it works.
+// call records a call. The context tells the wire for whom it works.
 func (w *worker) call(o Op, do func(ctx context.Context, o *Op) error) *Op {
 	o.Client = w.id
 	op := w.log.Begin(o)
@@ -187,7 +187,7 @@ func (w *worker) call(o Op, do func(ctx context.Context, o *Op) error) *Op {
 	return op
 }
 
-// end classifies what a call was told.
+// end classifies the answer of a call.
 func (w *worker) end(o *Op, err error) {
 	var held *lock.ErrUnauthorised
 	if errors.As(err, &held) {
@@ -288,7 +288,7 @@ func (w *worker) force(job Job) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	s, err := w.l.Status(ctx, component, job.Name)
-	// Of a lock that never expires somebody has to free it; of others it is the exception.
+	// Somebody has to release a lock that never expires; for others it is the exception.
 	if err != nil || !s.Locked || job.Max > 0 && w.r.IntN(4) > 0 {
 		return
 	}
@@ -298,7 +298,7 @@ func (w *worker) force(job Job) {
 	})
 }
 
-// A tenure is a lease and how to record what is done with it.
+// A tenure is a lease, with the recorder of what is done with it.
 type tenure struct {
 	*worker
 	job   Job
@@ -354,14 +354,14 @@ func (w *worker) lease(job Job) {
 	})
 }
 
-// late reports whether an Acquire that failed may have been granted too late, and given back.
+// late reports whether a failed Acquire may have been granted too late, and given back.
 func late(err error) bool {
 	return errors.Is(err, lock.ErrLost) ||
 		errors.Is(err, context.Canceled)
 }
 
-// givenBack records the release that is a part of an Acquire which was granted too late: it may
-// have been as early as the call.
+// givenBack records the release within an Acquire that was granted too late. It may have been as
+// early as the call.
 func (w *worker) givenBack(acquire *Op, err error) {
 	if late(err) {
 		release := w.log.Begin(Op{Client: w.id, Kind: Release, Job: acquire.Job, Owner: acquire.Owner})
@@ -401,7 +401,7 @@ func (w *worker) runJob(job Job) {
 	}
 }
 
-// work does what a job does: it writes, renews, and now and then takes too long.
+// work is the job: it writes, renews, and sometimes takes too long.
 func (t *tenure) work() {
 	for range t.r.IntN(4) {
 		t.probe()
@@ -410,7 +410,7 @@ func (t *tenure) work() {
 			t.write()
 		case 2:
 			t.call(t.op(Renewed), func(ctx context.Context, o *Op) error {
-				// The wire's record of the statement is the lease's, whose token it knows.
+				// The wire records the statement for the lease, whose token it knows.
 				ctx = context.WithValue(ctx, callerKey{}, caller{log: t.log, op: *o, token: tokenOf(t.lease)})
 				return t.lease.Renew(ctx)
 			})
@@ -423,7 +423,7 @@ func (t *tenure) work() {
 	}
 }
 
-// probe notes that the lease is trusted.
+// probe records that the lease is trusted.
 func (t *tenure) probe() {
 	o := t.op(Trust)
 	o.Client = t.id
@@ -441,11 +441,11 @@ func tokenOf(l *lock.Lease) *atomic.Int64 {
 	return &t
 }
 
-// lostCommit is the error of a commit of which nobody knows whether it was.
+// lostCommit is the error of a commit with an unknown outcome.
 type lostCommit struct{ error }
 
-// write commits a row that only the holder may. The row's place in the table is that of the commit
-// among those of the job, since Check has locked the job's row before.
+// write commits a row that only the holder may commit. The rows are in the order of the job's
+// commits, since Check has locked the job's row before.
 func (t *tenure) write() {
 	t.call(t.op(Write), func(ctx context.Context, o *Op) error {
 		tx, err := t.db.BeginTx(ctx, nil)

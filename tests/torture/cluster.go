@@ -16,20 +16,20 @@ import (
 	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
 )
 
-// settings are those of a server that loses nothing. There are few connections, so that they can
-// be exhausted.
+// settings are the settings of a server that loses nothing. There are few connections, so that
+// they can be exhausted.
 var settings = []string{"synchronous_commit=on", "fsync=on", "max_connections=80",
 	"deadlock_timeout=200ms"}
 
-// A cluster is the servers, and the networks of the client processes to them: a primary, at times
-// with a standby, or the nodes of CockroachDB.
+// A cluster has the servers, and the clients' networks to them: a primary, at times with a
+// standby, or the nodes of CockroachDB.
 type cluster struct {
 	primary, standby *pgtest.Server
 	nodes            *crdbtest.Cluster
 	networks         []*Network
 }
 
-// startCluster starts a PostgreSQL, or so many nodes of CockroachDB.
+// startCluster starts a PostgreSQL, or that many nodes of CockroachDB.
 func startCluster(nodes, networks int) (c *cluster, err error) {
 	c = &cluster{}
 	defer func() {
@@ -69,7 +69,7 @@ func (c *cluster) Close() {
 	}
 }
 
-// target returns where a network leads to: clients are spread over the nodes.
+// target returns the target of a network: clients are spread over the nodes.
 func (c *cluster) target(network int) string {
 	if c.nodes != nil {
 		return c.nodes.Nodes[network%len(c.nodes.Nodes)].Addr
@@ -79,7 +79,7 @@ func (c *cluster) target(network int) string {
 
 func address(s *pgtest.Server) string { return fmt.Sprintf("127.0.0.1:%d", s.Port) }
 
-// direct returns the URLs of the servers, dsn that of a client through a network.
+// direct returns the URLs of the servers, dsn the one of a client through a network.
 func (c *cluster) direct() (urls []string) {
 	if c.nodes == nil {
 		return []string{c.primary.DSN("connect_timeout=2")}
@@ -99,8 +99,8 @@ func (c *cluster) dsn(network int) string {
 	return u.String()
 }
 
-// admin runs f with direct connections to a server, once one answers: they may be recovering from
-// a fault.
+// admin runs f with direct connections to a server once it answers: it may be recovering from a
+// fault.
 func (c *cluster) admin(f func(db *sql.DB) error) error {
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		for _, dsn := range c.direct() {
@@ -128,7 +128,7 @@ func (c *cluster) createTables() error {
 		if err != nil || c.nodes == nil {
 			return err
 		}
-		// What has one replica would be away with its node.
+		// Data with one replica would be away with its node.
 		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 			var fewest int
 			err := db.QueryRow("SELECT min(array_length(replicas, 1)) " +
@@ -169,7 +169,7 @@ func (c *cluster) written(aJob string) (all []Written, err error) {
 	return all, err
 }
 
-// settle ends what clients have left behind in the database, which may still be at work.
+// settle ends statements that clients have left behind in the database.
 func (c *cluster) settle() error {
 	if c.primary == nil {
 		return nil
@@ -185,8 +185,8 @@ func (c *cluster) settle() error {
 	})
 }
 
-// addStandby gives the primary a standby. From its return on a synchronous one has what clients
-// have been told is committed.
+// addStandby adds a standby to the primary. When it returns, a synchronous standby has everything
+// that clients know to be committed.
 func (c *cluster) addStandby(synchronous bool, more ...string) (err error) {
 	if c.standby, err = c.primary.Standby(append(more, settings...)...); err != nil {
 		return err

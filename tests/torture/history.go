@@ -1,7 +1,8 @@
 //go:build linux
 
-// Package torture runs many clients of package lock against a database while a nemesis breaks
-// things, records what every call was told, and decides whether a lock could have told them so.
+// Package torture runs many clients of package lock against a database while a nemesis causes
+// faults, records the answer of every call, and decides whether a correct lock could have given
+// them.
 package torture
 
 import (
@@ -21,11 +22,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is which call an Op is.
+// Kind is the call of an Op.
 type Kind string
 
-// The calls. Lock to Status are in the model of the row; Write is too, as what may only happen
-// within a term.
+// The calls. The model of the row has Lock to Status, and Write, which may only happen within a
+// term.
 const (
 	Lock    Kind = "Lock"
 	Unlock  Kind = "Unlock"
@@ -33,25 +34,24 @@ const (
 	Disable Kind = "Disable"
 	Acquire Kind = "Acquire"
 	Renew   Kind = "Renew"   // one statement: most renewals are made in the background
-	Renewed Kind = "Renewed" // what Lease.Renew told its caller
+	Renewed Kind = "Renewed" // the answer of Lease.Renew to its caller
 	Release Kind = "Release"
 	Force   Kind = "ForceRelease"
 	Status  Kind = "Status"
 	Write   Kind = "Write" // a transaction with Lease.Check in it
 	Trust   Kind = "Trust" // a look at Lease.Err, which was nil
-	Ended   Kind = "Ended" // what the observer was told of a lost lease
+	Ended   Kind = "Ended" // the observer's event of a lost lease
 
-	held Kind = "held" // what becomes of a Release in doubt, see model.go
+	held Kind = "held" // a Release in doubt, see model.go
 	gone Kind = "gone"
 	end  Kind = "end" // of the history
 )
 
-// Result is what a call came to.
+// Result is the result of a call.
 type Result string
 
-// Failed is of a call of which the library says that the database has not carried it out, Unknown
-// of one of which nobody can say. A call that has no result yet, because its process was killed,
-// counts as Unknown.
+// Failed means that the library says that the database has not executed the call, Unknown that
+// nobody can say. A call without a result, because its process was killed, counts as Unknown.
 const (
 	OK          Result = "ok"
 	Refused     Result = "refused"
@@ -65,7 +65,7 @@ const (
 // An Op is a call and its return.
 type Op struct {
 	ID int64 `json:"id"`
-	// Parent is the call, if the Op is an attempt of it whose outcome the call does not know.
+	// Parent is the call, if the Op is an attempt whose outcome the call does not know.
 	Parent int64  `json:"parent,omitempty"`
 	Client int    `json:"client"`
 	Kind   Kind   `json:"kind"`
@@ -73,7 +73,7 @@ type Op struct {
 	Owner  string `json:"owner,omitempty"` // both IDs
 	Max    int64  `json:"max,omitempty"`   // the longest duration, in microseconds
 	Lease  int64  `json:"lease,omitempty"` // its token; of a ForceRelease the lock_time that it names
-	// A Renew of whose answer the lease has not heard, and an attempt that was lost; a Release of
+	// A Renew whose answer the lease did not get, and an attempt that was lost; a Release of
 	// which an attempt before the last may have taken effect.
 	Unheard bool `json:"unheard,omitempty"`
 	Doubt   bool `json:"-"`
@@ -81,8 +81,7 @@ type Op struct {
 	// CLOCK_MONOTONIC, which all processes of a machine share, in nanoseconds.
 	Call   int64 `json:"call"`
 	Return int64 `json:"return,omitempty"`
-	// Between which times of the database's clock, in microseconds since 1970, the call was
-	// carried out.
+	// The bounds of the execution, by the database's clock, in microseconds since 1970.
 	Since  int64 `json:"since"`
 	Before int64 `json:"before,omitempty"`
 
@@ -102,7 +101,7 @@ const forever = math.MaxInt64
 
 func (o Op) open() bool { return o.Result == "" || o.Result == Unknown }
 
-// short is what fits into a box of the picture.
+// short returns what fits into a box of the picture.
 func (o Op) short() string {
 	s := strings.TrimSpace(fmt.Sprintf("%s %s", o.Kind, o.Owner))
 	if o.Result == Refused {
@@ -128,9 +127,8 @@ func (o Op) String() string {
 	return s
 }
 
-// monotonic and wall are read past package time, so that a process can be told a wrong time (see
-// skew.go) and still record the right one. The database is on the same machine, so wall is its
-// clock too.
+// monotonic and wall bypass package time, so that a process with a wrong clock (see skew.go)
+// records the right time. The database is on the same machine, so wall is its clock, too.
 func monotonic() int64 { return clock(unix.CLOCK_MONOTONIC) }
 func wall() int64      { return clock(unix.CLOCK_REALTIME) / 1000 }
 
@@ -142,8 +140,8 @@ func clock(which int32) int64 {
 	return t.Nano()
 }
 
-// A Log writes a history to a file, each line with one write: what was called is there even if the
-// process is killed.
+// A Log writes a history to a file, each line with one write, so that calls are recorded even if
+// the process is killed.
 type Log struct {
 	client int
 	last   atomic.Int64
@@ -178,15 +176,14 @@ func (l *Log) End(o *Op) {
 	}
 }
 
-// attempt records that a statement was sent on behalf of o, and has failed or nobody knows what
-// came of it.
+// attempt records that a statement on behalf of o has failed, or that its outcome is unknown.
 func (l *Log) attempt(o Op, call, since int64, result Result, why error) {
 	o.Parent, o.ID, o.Call, o.Since, o.Result, o.Why = o.ID, l.last.Add(1), call, since, result,
 		why.Error()
 	l.write(o)
 }
 
-// done records that a statement on behalf of o has taken effect, of which the call has not heard.
+// done records that a statement on behalf of o has taken effect, which the call does not know.
 func (l *Log) done(o Op, call, since, written int64) {
 	o.Parent, o.ID, o.Call, o.Since, o.Result, o.Token = o.ID, l.last.Add(1), call, since, OK, written
 	o.Return, o.Before = monotonic(), wall()
@@ -205,7 +202,7 @@ func (l *Log) write(o Op) {
 	}
 }
 
-// ReadHistory reads what Logs have written, in the order of the calls.
+// ReadHistory reads the files of Logs, in the order of the calls.
 func ReadHistory(paths ...string) ([]Op, error) {
 	ops := map[int64]Op{}
 	for _, path := range paths {
@@ -230,7 +227,7 @@ func ReadHistory(paths ...string) ([]Op, error) {
 			return nil, err
 		}
 	}
-	// What is in doubt of the releases of a lease, from its first attempt on.
+	// The releases of a lease that are in doubt, from the first attempt on.
 	type doubt struct {
 		first Op
 		lost  bool
@@ -248,8 +245,8 @@ func ReadHistory(paths ...string) ([]Op, error) {
 	}
 	var all []Op
 	for _, o := range ops {
-		// Of a call that failed, and of a release that is refused, the library says that none of
-		// its attempts took effect: that is to be believed, and checked.
+		// If a call failed or a release was refused, the library says that none of its attempts
+		// took effect. That is believed, and checked.
 		parent := ops[o.Parent]
 		switch d := doubts[o.Owner]; {
 		case o.Result == Failed, o.Parent != 0 && o.open() && parent.Result == Failed,
@@ -261,7 +258,7 @@ func ReadHistory(paths ...string) ([]Op, error) {
 			o.Doubt, o.Call, o.Since = true, min(o.Call, d.first.Call), min(o.Since, d.first.Since)
 		}
 		if o.Kind == Acquire && o.Result == "" {
-			// Its process was killed: if it was granted too late, it may have been released again
+			// Its process was killed. If it was granted too late, it may have been released again
 			// before that.
 			all = append(all, Op{ID: -o.ID, Parent: o.ID, Client: o.Client, Kind: Release, Job: o.Job,
 				Owner: o.Owner,

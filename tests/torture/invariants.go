@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// A Written is a row that a fenced transaction has committed, in the order of the table.
+// A Written is a row that a fenced transaction committed, in the order of the table.
 type Written struct {
 	Job   string
 	Token int64
 	Op    int64
 }
 
-// invariants checks what must hold of a job's history whatever the model says, and without it.
-// Each is a few lines that can be read on their own, so that a mistake in the model can't hide a
-// violation of what matters most.
+// invariants checks what must hold of a job's history whatever the model says. Each is a few
+// lines that can be read on their own, so that a mistake in the model can't hide the worst
+// violations.
 func invariants(ops []Op, written []Written) (violations []string) {
 	bad := func(format string, args ...any) {
 		violations = append(violations,
@@ -35,8 +35,7 @@ func invariants(ops []Op, written []Written) (violations []string) {
 	}
 	slices.SortFunc(takes, func(a, b Op) int { return cmp.Compare(a.Token, b.Token) })
 
-	// Tokens grow: of two acquisitions by different runs the one that began after the other had
-	// ended has the larger.
+	// Tokens grow: if one acquisition began after another had ended, it has the larger token.
 	latest := int64(0) // call among those with smaller tokens
 	for i, o := range takes {
 		if i > 0 && o.Token == takes[i-1].Token && o.Owner != takes[i-1].Owner {
@@ -47,8 +46,8 @@ func invariants(ops []Op, written []Written) (violations []string) {
 		}
 		latest = max(latest, o.Call)
 	}
-	// Never two holders: whoever wins does so after the one before has let go or its time is up,
-	// counted from before it asked.
+	// Never two holders: the next one wins after the previous has released the lock or its time
+	// is up, counted from before it asked.
 	for i := 1; i < len(takes); i++ {
 		if o, was := takes[i], takes[i-1]; o.Owner != was.Owner {
 			if until := holds(was, ops, o.Return); until > o.Return {
@@ -56,7 +55,7 @@ func invariants(ops []Op, written []Written) (violations []string) {
 			}
 		}
 	}
-	// A lease that was taken over isn't trusted any more. takes is in the order of their tokens.
+	// A lease that was taken over isn't trusted any more. takes is in the order of the tokens.
 	for _, o := range ops {
 		if o.Kind != Trust {
 			continue
@@ -70,8 +69,8 @@ func invariants(ops []Op, written []Written) (violations []string) {
 			bad("a lease that is trusted although another has it:\n\t%v\n\t%v", o, takes[i])
 		}
 	}
-	// Fenced writes: none of a smaller token after one of a larger, none twice, and none lost
-	// that was acknowledged.
+	// Fenced writes: none with a smaller token after a larger one, none twice, and no
+	// acknowledged one lost.
 	found := map[int64]bool{}
 	for i, w := range written {
 		found[w.Op] = true
@@ -95,7 +94,7 @@ func invariants(ops []Op, written []Written) (violations []string) {
 				time.Duration(well-o.Call), o)
 		}
 	}
-	// What was released is not refused, and what has failed has changed nothing.
+	// What was released is not refused, and what failed has changed nothing.
 	for _, done := range ops {
 		if done.Parent == 0 || done.Result != OK {
 			continue
@@ -114,10 +113,9 @@ func invariants(ops []Op, written []Written) (violations []string) {
 	return append(violations, flags(ops)...)
 }
 
-// trusted returns until when a lease can be trusted at least, by what it had been told before o: a
-// tenth of its time before the end, counted from the answer before the last, since nobody knows
-// when a renewal was sent. A lock that was found held by an attempt is as old as that says, on its
-// way back too.
+// trusted returns until when a lease can at least be trusted, as far as known before o: a tenth
+// of its time before the end, counted from the last answer but one, since it is unknown when a
+// renewal was sent. If an attempt found the lock held, its age is subtracted, for the reply, too.
 func trusted(o Op, ops []Op) int64 {
 	var sent, answered int64
 	for _, p := range ops {
@@ -136,8 +134,8 @@ func trusted(o Op, ops []Op) int64 {
 	return sent + 900*o.Max
 }
 
-// holds returns until when the winner of a lock may think that nobody else has it, as far as was
-// known at the time at.
+// holds returns until when the winner of a lock may believe that nobody else has it, as far as
+// was known at the time at.
 func holds(won Op, ops []Op, at int64) int64 {
 	until := int64(forever)
 	if won.Max > 0 {
@@ -158,8 +156,8 @@ func holds(won Op, ops []Op, at int64) int64 {
 	return until
 }
 
-// forced returns until when a lease may not know that it was released by force: until its next
-// renewal, or until it has expired.
+// forced returns until when a lease may not know of its forced release: until its next renewal,
+// or its expiry.
 func forced(lease Op, ops []Op) (until int64) {
 	for _, o := range ops {
 		switch {

@@ -8,31 +8,30 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// The model is one row of the table, as the documentation has it.
-// It decides by the database's clock, of which it knows three things:
+// The model is one row of the table, as documented. It decides by the database's clock, of which
+// it knows three things:
 //
-//   - the lock_time that a call wrote: the row was judged before that was reckoned, so a takeover
-//     is lawful only if what it wrote is past the old lock_time plus the longest duration;
-//   - the age that a refusal gives, from which follows when the clock was read, after the row was
-//     judged;
-//   - the clock's time before the call and after it, since the harness runs on the database's
-//     machine: what was written lies between them, or a microsecond after the lock_time before.
+//   - the lock_time that a call wrote. The row was judged before that, so a takeover is correct
+//     only if it wrote a time after the old lock_time plus the longest duration.
+//   - the age in a refusal, from which follows when the clock was read, after the row was judged.
+//   - the clock's time before and after the call, since the harness runs on the database's
+//     machine. What was written lies between them, or a microsecond after the previous lock_time.
 //
-// A release that was in doubt is two operations: the term was its caller's at some time after it
-// was called (held), and is not when it returns (gone).
+// A release in doubt is two operations: the term was the caller's at some time after the call
+// (held), and is not when it returns (gone).
 //
-// A renewal or a call whose outcome is unknown leaves a lock_time that is only known to lie
-// between two times, until somebody sees it; a takeover is lawful if it is for any of them. So no
-// lawful history is found guilty, whatever the timing.
+// A renewal or a call with an unknown outcome leaves a lock_time between two bounds, until
+// somebody sees it. A takeover is correct if it is for any of them. So no correct history is
+// found guilty, whatever the timing.
 //
-// A call whose outcome is unknown may take effect at any time after it was sent, also after a
-// later attempt of the same call has been answered, or never. Its return is at the end of time.
-// It is tried only where it would change the row; that it never took effect is the same as that
-// it did so after the history's last known return, which an operation of its own marks.
+// A call with an unknown outcome may take effect at any time after it was sent, even after a
+// later attempt of the same call was answered, or never. Its return is at the end of time. It is
+// tried only where it would change the row. That it never took effect is modelled as an effect
+// after the last known return of the history, which an operation of its own marks.
 type row struct {
 	enabled, locked bool
-	freed           string // whose lock was the last to be released by force
-	owner           string // or who was it last
+	freed           string // the last holder that was released by force
+	owner           string // the holder, or the last one
 	first, last     int64  // the token of the term is between them
 	lo, hi          int64  // the lock_time is between them
 	told            int64  // the last lock_time of the term that its holder knows
@@ -43,7 +42,7 @@ const year1 = -62135596800000000
 
 var fresh = row{enabled: true, lo: year1, hi: year1}
 
-// term reports whether the row may be in the term of the lease, and that it is, from then on.
+// term reports whether the row may be in the term of the lease, and narrows it down to that.
 func (r row) term(o Op) (bool, row) {
 	ok := r.locked && r.owner == o.Owner && (o.Lease == 0 || r.first <= o.Lease && o.Lease <= r.last)
 	if ok && o.Lease != 0 {
@@ -52,9 +51,9 @@ func (r row) term(o Op) (bool, row) {
 	return ok, r
 }
 
-// lost reports whether a lease may be told that it is lost: the row may be out of its term, or the
-// term has expired as far as its holder knows. That a renewal without a reply has moved the
-// lock_time is no reason.
+// lost reports whether a lease may be called lost: the row may be out of its term, or the term
+// has expired as far as its holder knows. A lock_time that a renewal without a reply has moved is
+// no reason.
 func (r row) lost(o Op) bool {
 	in := r.locked && r.owner == o.Owner && (o.Lease == 0 || r.first == o.Lease && o.Lease == r.last)
 	return !in || o.Max > 0 && o.Before > after(r.told, o.Max)
@@ -121,7 +120,7 @@ func (r row) step(o Op) (bool, row) {
 		return !r.locked && r.owner == o.Owner && r.freed == o.Owner, r
 	case held:
 		ok, in := r.term(o)
-		// A lease that was released by force is trusted until it hears of it.
+		// A lease that was released by force is trusted until it notices.
 		return ok || !r.locked && r.owner == o.Owner || r.freed == o.Owner, in
 	case gone:
 		return !r.locked || r.owner != o.Owner || o.Lease != 0 &&
@@ -145,7 +144,7 @@ func (r row) step(o Op) (bool, row) {
 	panic("no such call: " + o.Kind)
 }
 
-// named reports whether an Unlock or a ForceRelease is of this holder.
+// named reports whether an Unlock or a ForceRelease names this holder.
 func (r row) named(o Op) bool {
 	return r.locked && r.owner == o.Owner && (o.Kind == Unlock || r.lo <= o.Lease && o.Lease <= r.hi)
 }
@@ -177,8 +176,8 @@ func (r row) lock(o Op) (bool, row) {
 		lo:   o.Token, hi: o.Token, told: o.Token}
 }
 
-// refusal names the true holder, who must not have expired. A ForceRelease is also refused by who
-// has renewed since.
+// refusal checks that a refusal names the true holder, whose lock must not have expired. A
+// ForceRelease is also refused after a renewal.
 func (r row) refusal(o Op) (bool, row) {
 	ok, seen := r.see(o.LockTime)
 	now := o.LockTime + o.Age
@@ -189,7 +188,7 @@ func (r row) refusal(o Op) (bool, row) {
 		now <= o.Before, seen
 }
 
-// perhaps is a call whose outcome is unknown, if it takes effect now.
+// perhaps applies a call with an unknown outcome that takes effect now.
 func (r row) perhaps(o Op) (changes bool, _ row) {
 	was := r
 	switch o.Kind {

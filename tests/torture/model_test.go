@@ -47,7 +47,7 @@ func unheard(ms, lease int64) Op {
 	return o
 }
 
-// doubtful is a release in doubt that is told that it is done.
+// doubtful is a release in doubt that succeeds.
 func doubtful(from, to int64) Op {
 	o := at(from, Op{Kind: Release, Owner: "a/1", Lease: 10_500, Max: 100_000, Result: OK,
 		Doubt: true})
@@ -64,7 +64,7 @@ func unknown(ms int64, k Kind, owner string) Op {
 	return at(ms, Op{Kind: k, Owner: owner, Max: 100_000, Result: Unknown})
 }
 
-// TestCheck_model is on histories that a person can judge.
+// TestCheck_model has histories that a person can judge.
 func TestCheck_model(t *testing.T) {
 	again := granted(20, "a/1")
 	again.Token = 10_500
@@ -171,10 +171,10 @@ func TestCheck_model(t *testing.T) {
 	}
 }
 
-// TestCheck_shortest: what is printed has in it only what is needed to see it, and what an answer
-// refers to.
+// TestCheck_shortest: the printed history has only what is needed to see the violation, and what
+// an answer refers to.
 func TestCheck_shortest(t *testing.T) {
-	// It takes so long that there is no moment at which nobody else is at work.
+	// It takes so long that somebody else is always at work.
 	enable := at(24, Op{Kind: Enable, Result: OK})
 	enable.Return = 65e6
 	others := []Op{granted(10, "a/1"), refused(12, "b/1", "a/1", 10), unlocked(20, "a/1"),
@@ -195,8 +195,8 @@ func TestCheck_shortest(t *testing.T) {
 	}
 }
 
-// TestReadHistory_killedAcquire may have been granted too late and released again, of which nobody
-// could tell. One that has returned would have told.
+// TestReadHistory_killedAcquire may have been granted too late and released again without a
+// record. One that returned would have recorded it.
 func TestReadHistory_killedAcquire(t *testing.T) {
 	for result, violations := range map[Result]int{"": 0, Unknown: 1} {
 		path := filepath.Join(t.TempDir(), "log")
@@ -214,7 +214,7 @@ func TestReadHistory_killedAcquire(t *testing.T) {
 	}
 }
 
-// TestReadHistory_failedAttempt leaves a release in no doubt: what it was told is what it did.
+// TestReadHistory_failedAttempt leaves no doubt about a release: its answer is what it did.
 func TestReadHistory_failedAttempt(t *testing.T) {
 	for result, doubt := range map[Result]bool{Failed: false, Unknown: true, OK: true} {
 		path := filepath.Join(t.TempDir(), "log")
@@ -232,7 +232,7 @@ func TestReadHistory_failedAttempt(t *testing.T) {
 	}
 }
 
-// TestCheck_invariants checks each without the model.
+// TestCheck_invariants checks each invariant without the model.
 func TestCheck_invariants(t *testing.T) {
 	write := at(20, Op{Kind: Write, Owner: "a/1", Lease: 10_500, Result: OK})
 	for _, test := range []struct {

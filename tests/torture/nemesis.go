@@ -20,7 +20,7 @@ type fault struct {
 	inject func(ctx context.Context, n *nemesis) error
 }
 
-// A place is where faults happen. Of those with the servers there is one at a time.
+// A place is where faults happen. There is one fault of the servers at a time.
 type place int
 
 const (
@@ -195,7 +195,7 @@ var faults = []fault{
 	}},
 }
 
-// errNotHere is the error of a fault that can't be had at the moment.
+// errNotHere is the error of a fault that is not possible at the moment.
 var errNotHere = errors.New("not here")
 
 // A nemesis injects faults until the context ends.
@@ -265,7 +265,7 @@ func (n *nemesis) transaction(ctx context.Context, statement string) error {
 			return err
 		}
 		defer tx.Rollback()
-		// Not for ever: it waits for others' transactions, as they do for it.
+		// Not for ever: it waits for the clients' transactions, as they do for it.
 		short, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		if _, err := tx.ExecContext(short, statement); err != nil {
@@ -277,8 +277,8 @@ func (n *nemesis) transaction(ctx context.Context, statement string) error {
 }
 
 // run injects one fault after another until the context ends, of all kinds in turn: those of the
-// servers, or all others. If the primary is to be replaced, that happens in the middle of the
-// round, or at its end.
+// servers, or all others. If the primary is to be replaced, that happens in the middle or at the
+// end of the round.
 func (n *nemesis) run(ctx context.Context, round int, server bool) {
 	order := n.r.Perm(len(faults))
 	for i := 0; ; i++ {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A Network is a proxy between some clients and whichever server is the primary. It breaks at the
-// byte, where faultproxy breaks at the message.
+// A Network is a proxy between some clients and the current primary. It cuts at a byte, where
+// faultproxy cuts at a message.
 type Network struct {
 	listener net.Listener
 	target   atomic.Value // string
@@ -27,7 +27,7 @@ type Network struct {
 	links map[net.Conn]net.Conn // the server's by the client's
 }
 
-// NewNetwork starts one to a server.
+// NewNetwork starts a Network to a server.
 func NewNetwork(target string) (*Network, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -39,7 +39,7 @@ func NewNetwork(target string) (*Network, error) {
 	return n, nil
 }
 
-// Addr is what clients connect to.
+// Addr returns the address for clients.
 func (n *Network) Addr() string { return n.listener.Addr().String() }
 
 // Close ends it.
@@ -64,8 +64,7 @@ func (n *Network) Cut() {
 	}
 }
 
-// HalfClose makes one side believe that the connections are gone, and the other that they are
-// there.
+// HalfClose makes one side believe that the connections are gone, and the other that they exist.
 func (n *Network) HalfClose(servers bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -80,8 +79,8 @@ func (n *Network) HalfClose(servers bool) {
 	}
 }
 
-// Heal ends what is slow or vanishes. A connection that bytes have vanished from can't go on: TCP
-// would have brought them.
+// Heal ends latency and losses. A connection that has lost bytes can't go on: TCP would have
+// delivered them.
 func (n *Network) Heal() {
 	n.latency.Store(0)
 	if n.up.Swap(false) || n.down.Swap(false) {
@@ -142,7 +141,7 @@ func (n *Network) serve(client net.Conn) {
 	n.mu.Unlock()
 }
 
-// pump passes on what it reads. While bytes vanish, the end of one side is one of them.
+// pump passes on what it reads. While bytes vanish, so does the end of a side.
 func (n *Network) pump(to, from net.Conn, vanish *atomic.Bool, amid *atomic.Int64) {
 	buffer := make([]byte, 16<<10)
 	for {
@@ -165,7 +164,7 @@ func (n *Network) pump(to, from net.Conn, vanish *atomic.Bool, amid *atomic.Int6
 			}
 		}
 		if _, failed := to.Write(buffer[:k]); failed != nil || err != nil {
-			// The other side hears of it like this one.
+			// The other side is cut, too.
 			to.Close()
 			from.Close()
 			return

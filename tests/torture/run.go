@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Options are what a run is made of.
+// Options configure a run.
 type Options struct {
 	Dir string // for the histories, and what is found
 	Exe string // of a program that begins with Main
@@ -48,7 +48,7 @@ type Options struct {
 	in *cluster // nil: one of its own
 }
 
-// A Report is what has come of a run.
+// A Report is the result of a run.
 type Report struct {
 	Verdict
 	Faults map[string]int
@@ -66,10 +66,10 @@ func (r Report) Injected() (n int) {
 	return n
 }
 
-// hang is how long a round may take: something is wrong then.
+// hang limits a round: if it takes longer, something is wrong.
 const hang = 15 * time.Minute
 
-// A fleet is the client processes of a round.
+// A fleet has the client processes of a round.
 type fleet struct {
 	operations atomic.Int64
 	progress   chan struct{} // there is a value in it after each operation and each fault
@@ -96,7 +96,7 @@ func (f *fleet) advance() {
 	}
 }
 
-// await waits until done says that there have been enough operations and faults.
+// await waits until done reports that there have been enough operations and faults.
 func (f *fleet) await(ctx context.Context, done func() bool) error {
 	for !done() {
 		select {
@@ -135,7 +135,7 @@ func (f *fleet) kill() {
 	}
 }
 
-// keep runs a client process until the round is over, and another one when it is killed.
+// keep runs a client process until the round is over, and another one whenever it is killed.
 func (f *fleet) keep(o Options, c Client, number func() int, place int) {
 	for {
 		f.mu.Lock()
@@ -157,7 +157,7 @@ func (f *fleet) keep(o Options, c Client, number func() int, place int) {
 		}
 		cmd.Stdout, cmd.Stderr = f, o.Out
 		input, err := cmd.StdinPipe()
-		// So that no client outlives the harness.
+		// No client outlives the harness.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		if err == nil {
 			err = cmd.Start()
@@ -177,7 +177,7 @@ func (f *fleet) keep(o Options, c Client, number func() int, place int) {
 	}
 }
 
-// Run runs rounds until the time is up and the operations are done, and reports what came of them.
+// Run runs rounds until the time is up and the operations are done, and reports the result.
 func Run(ctx context.Context, o Options) (report Report, err error) {
 	report.Faults = map[string]int{}
 	c := o.in
@@ -288,7 +288,7 @@ func (o Options) round(ctx context.Context, c *cluster, report *Report, number f
 	return history, jobs, f.logs, err
 }
 
-// storm injects faults until there have been enough of them, and operations.
+// storm injects faults until there have been enough of them, and enough operations.
 func (o Options) storm(ctx context.Context, c *cluster, f *fleet, faults map[string]int,
 	r *rand.Rand) error {
 	storm, cancel := context.WithCancel(ctx)

@@ -12,12 +12,13 @@ import (
 	"strings"
 )
 
-// skewEnv is by how many seconds the wall clock of a client is wrong that BuildSkewed has built.
+// skewEnv is the variable with the error, in seconds, of the wall clock of a client that
+// BuildSkewed has built.
 const skewEnv = "TORTURE_SKEW"
 
-// BuildSkewed builds a package with a time.Now that is off by what the environment says; the
-// monotonic clock stays right, as it does on a machine whose clock is set wrong. libfaketime can't
-// do that to a Go program, which asks the kernel and not the C library.
+// BuildSkewed builds a package whose time.Now is wrong by what the environment says. The
+// monotonic clock stays right, as on a machine whose clock is set wrong. libfaketime can't do
+// that for Go programs, which ask the kernel and not the C library.
 func BuildSkewed(dir, pkg string) (exe string, err error) {
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// The tests share a server; that it isn't always the same process doesn't matter to them.
+// The tests share a server, which is not always the same process.
 var (
 	started atomic.Pointer[cluster]
 	shared  = sync.OnceValues(func() (*cluster, error) {
@@ -53,7 +53,7 @@ func theCluster(t testing.TB) *cluster {
 	return c
 }
 
-// lines is a writer to the log of a test.
+// lines writes to the log of a test.
 type lines struct{ t testing.TB }
 
 func (l lines) Write(p []byte) (int, error) {
@@ -112,8 +112,8 @@ func TestLock_faults(t *testing.T) {
 	}
 }
 
-// TestCheck_guilty gives the checker clients with a bug each, without faults but for the replies
-// without which one doesn't show.
+// TestCheck_guilty gives the checker clients with one bug each, without faults except the lost
+// replies that one bug needs.
 func TestCheck_guilty(t *testing.T) {
 	for name, lose := range map[string]int{"old client": 0, "non-atomic takeover": 0,
 		"client clock":               0,
@@ -136,8 +136,8 @@ func TestCheck_guilty(t *testing.T) {
 	}
 }
 
-// TestLock_failover shows what a failover can lose, and what it can't. Nothing reaches the standby
-// any more when the lock is taken, as with one that is behind.
+// TestLock_failover shows what a failover can lose, and what it can't. When the lock is acquired,
+// nothing reaches the standby any more, as if it were behind.
 func TestLock_failover(t *testing.T) {
 	take := func(t *testing.T, c *cluster, id string, timeout time.Duration) error {
 		db, err := open("pgx", c.dsn(0), nil, 0)
@@ -184,7 +184,7 @@ func TestLock_failover(t *testing.T) {
 		func(t *testing.T) {
 			c := with(t, true)
 			require.ErrorIs(t, take(t, c, "a", time.Second), lock.ErrOutcomeUnknown)
-			// PostgreSQL then takes it for committed, and who repeats the call is told so.
+			// PostgreSQL then treats it as committed, and tells so whoever repeats the call.
 			require.Eventually(t, func() bool { return take(t, c, "a", time.Second) == nil }, time.Minute,
 				10*time.Millisecond)
 			require.NoError(t, c.failOver())

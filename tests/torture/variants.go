@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A variant is a client that the checker must find guilty, except the first. Most are this library
-// with another text sent to the database.
+// A variant is a client that the checker must find guilty, except the first. Most are this
+// library with another statement.
 type variant struct {
 	old bool                              // the statements of the 2018 package
 	say func(number int, q string) string // of the client with that number
@@ -41,8 +41,7 @@ var variants = map[string]variant{
 	"": {},
 	// It reads the row, decides in the client, and writes: see the test of the roll-out.
 	"old client": {old: true},
-	// What the snapshot says is believed when the row is written, although another may have
-	// changed it since.
+	// The row is written as the snapshot had it, although another may have changed it since.
 	"non-atomic takeover": {say: func(_ int, q string) string {
 		return judged.ReplaceAllString(strings.Replace(q, rivals, "TRUE", 1), "${1}WHERE TRUE$2")
 	}},
@@ -64,7 +63,7 @@ var variants = map[string]variant{
 		}
 		return inTerm.ReplaceAllString(q, strings.ReplaceAll(anyone, "$", "$$")+"$1")
 	}},
-	// A renewal without a reply is one that has not been made.
+	// A renewal without a reply counts as not made.
 	"renewal not in doubt": {say: func(_ int, q string) string {
 		if !strings.HasPrefix(q, "UPDATE locks SET lock_time") {
 			return q
@@ -73,8 +72,8 @@ var variants = map[string]variant{
 	}},
 }
 
-// The old client's sequence, as in the tests of the library: it looks, decides by its own clock,
-// writes, and looks again.
+// The old client's sequence, as in the tests of the library: it reads, decides by its own clock,
+// writes, and reads again.
 
 var errOldRefusal = errors.New("refused")
 
@@ -86,7 +85,7 @@ type oldRow struct {
 }
 
 func oldRead(db *sql.DB, job string) (r oldRow, err error) {
-	// The time of nobody is what the old client puts into a new row.
+	// The time that the old client writes into a new row.
 	db.Exec(`INSERT INTO locks
 (component_name, component_id, job_name, job_id, enabled, status, lock_time)
 VALUES ($1, $2, $3, $4, $5, $6, $7)

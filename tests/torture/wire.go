@@ -18,24 +18,23 @@ import (
 	"github.com/lib/pq"
 )
 
-// A wire is a driver under a driver: it hears what the library says to the database. It records
-// the renewals, which nobody calls, and the statements whose outcome nobody knows although the
-// call has gone on to try again. It loses some of the requests and of the replies. And it can say
-// something else to the database, for clients with a bug.
+// A wire wraps a driver. It records the renewals, which are made in the background, and the
+// statements with an unknown outcome after which a call was retried. It loses some of the
+// requests and replies. And it can replace statements, for clients with a bug.
 type wire struct {
 	driver.Connector
 	*words
 }
 
-// words is what all connections of a pool have in common.
+// words is shared by all connections of a pool.
 type words struct {
 	say  func(query string) string
 	lose int64 // of so many statements one request and one reply is lost; 0: none
 	said atomic.Int64
 }
 
-// carry sends a statement with send, unless it loses it. send reads the answer to the end if its
-// reply is to be lost.
+// carry sends a statement with send, unless it loses it. If the reply is to be lost, send reads
+// the answer to the end.
 func (w *words) carry(ctx context.Context, query string,
 	send func(query string, lose bool) error) (*statement, error) {
 	s := begin(ctx, query)
@@ -55,8 +54,8 @@ func (w *words) carry(ctx context.Context, query string,
 	return s, send(w.say(query), false)
 }
 
-// The errors of what is lost. The library knows no more than that the connection broke; the
-// harness knows what has happened.
+// The errors of lost requests and replies. The library only knows that the connection broke; the
+// harness knows what happened.
 var (
 	errLostRequest = fmt.Errorf("the request is lost: %w", io.ErrUnexpectedEOF)
 	errLostReply   = fmt.Errorf("the reply is lost: %w", io.ErrUnexpectedEOF)
@@ -82,7 +81,7 @@ func open(name, dsn string, say func(string) string, lose int) (*sql.DB, error) 
 	return sql.OpenDB(wire{c, w}), nil
 }
 
-// A caller is in the context of a call, and of the renewals of a lease that the call has acquired.
+// A caller is in the context of a call, and of the renewals of a lease that the call acquired.
 type caller struct {
 	log   *Log
 	op    Op
@@ -265,7 +264,7 @@ func (s *statement) end(err error) {
 	s.caller = caller{} // Close may be called twice
 }
 
-// uncertain reports whether a statement that ended like this may have been carried out. It doesn't
+// uncertain reports whether a statement that ended like this may have been executed. It doesn't
 // ask the library.
 func uncertain(err error) bool {
 	var s interface{ SQLState() string }

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Command cmd tortures package lock on PostgreSQL or CockroachDB servers of its own, checks what
-// it was told, and prints the figures:
+// Command cmd tortures package lock on its own PostgreSQL or CockroachDB servers, checks its
+// answers, and prints the figures:
 //
 //	go run ./tests/torture/cmd -operations 1000000
 package main
