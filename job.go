@@ -34,9 +34,9 @@ type Job struct {
 	// the database's servers. 0 means a tenth of the TTL.
 	Margin time.Duration
 
-	// Wait is how long to wait for the lock while another holds it. 0 means not at all, Forever
-	// as long as the context. A release in this process is seen at once, one in another process
-	// at the next look, or at once with [Options.Notifier].
+	// Wait is how long to wait while another holds the lock. 0 means not at all, Forever as long
+	// as the context. A waiter sees a release in this process at once, and one in another process
+	// at its next look, or at once with [Options.Notifier].
 	Wait time.Duration
 	// Poll is the time between two looks at the lock while waiting, with ±50% jitter. The first
 	// looks follow sooner, and one is made when the holder's lock expires. Of the waiters in a

@@ -8,8 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReadme: all Go that the README shows stands in these tests, to the
-// letter.
+// TestReadme: all Go code of the README is in these tests, to the letter.
 func TestReadme(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)

@@ -34,11 +34,11 @@ type Elector struct {
 
 var _ gocron.Elector = (*Elector)(nil)
 
-// NewElector begins to run for leader in the background, until [Elector.Close]. While another
-// leads, it asks for the lock once in a Job.Poll, with ±50% jitter, so a leader that dies is
-// replaced after Job.TTL and a Poll at most; a Notifier of the Lock doesn't make it ask sooner.
-// Each attempt is given up after Job.TTL, so that a connection that has gone silent is replaced by
-// another. A leader asks for nothing but the renewals of its lease.
+// NewElector starts to compete for the lock in the background, until [Elector.Close]. While
+// another leads, it asks for the lock once in a Job.Poll, with ±50% jitter, so a dead leader is
+// replaced after at most Job.TTL and a Poll; a Notifier of the Lock doesn't make it ask sooner.
+// Each attempt ends after Job.TTL, so that a silent connection is replaced. A leader only renews
+// its lease.
 //
 // The logger logs the beginning and the end of terms, and failures of the database; nil means
 // slog.Default().

@@ -147,9 +147,9 @@ type loss struct {
 	rival        bool // another takes the lock before the next attempt
 }
 
-// TestLock_lostReplies loses the replies to the first attempts of every call, to each statement,
-// before the server has carried it out and after, with and without another who has the lock
-// before the next.
+// TestLock_lostReplies loses the replies to the first attempts of every call, at each statement,
+// before and after the server has executed it, with and without a rival that acquires the lock
+// before the next attempt.
 func TestLock_lostReplies(t *testing.T) {
 	var losses []loss
 	// lib/pq returns ErrBadConn also for what was sent.

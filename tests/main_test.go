@@ -77,7 +77,7 @@ func eachDatabase() []dbtest.Engine {
 	return named("SQLite", "PostgreSQL, pgx", "CockroachDB, pgx")
 }
 
-// postgresEngines are the ways to talk to a PostgreSQL of ordinary settings.
+// postgresEngines are the engines of PostgreSQL with default settings.
 func postgresEngines() []dbtest.Engine {
 	return named("PostgreSQL, pgx", "PostgreSQL, lib_pq", "PostgreSQL, lib_pq, one round trip")
 }

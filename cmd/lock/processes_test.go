@@ -111,7 +111,7 @@ func TestRun_commandHasBecomeRoot(t *testing.T) {
 	})
 }
 
-// As process 1 of a container, lock run waits for what others have left behind.
+// As process 1 of a container, lock run reaps orphans.
 func TestRun_processOneReaps(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
@@ -190,7 +190,7 @@ func full(t *testing.T, w *os.File) {
 	require.ErrorIs(t, err, unix.EAGAIN)
 }
 
-// A guard that is stopped holds nothing up, and is not there any more when lock run has ended.
+// A stopped guard blocks nothing, and is gone when lock run has ended.
 func TestGuard_stopped(t *testing.T) {
 	t.Parallel()
 	says := &buffer{}
@@ -210,7 +210,7 @@ func TestGuard_stopped(t *testing.T) {
 	require.Equal(t, unix.SIGKILL, status.Signal())
 }
 
-// That the guard is gone is said, and the command goes on.
+// If the guard is gone, lock run says so, and the command goes on.
 func TestGuard_gone(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
@@ -223,7 +223,7 @@ func TestGuard_gone(t *testing.T) {
 	require.Equal(t, 0, p.exit(t))
 }
 
-// A guard says nothing of runs that are well.
+// A guard says nothing about runs that end well.
 func TestRun_short(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)

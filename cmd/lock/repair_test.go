@@ -143,7 +143,7 @@ func TestOddLockTimes(t *testing.T) {
 	})
 }
 
-// Since when a run lasts is seen although its lock is renewed.
+// The start of a run is shown even after its lock is renewed.
 func TestStatus_since(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {

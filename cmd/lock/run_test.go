@@ -193,7 +193,7 @@ func TestRun_json(t *testing.T) {
 	require.Equal(t, exitDisabled, m.Exit)
 }
 
-// What we were started to ignore, the command ignores.
+// Signals that lock run was started to ignore, the command ignores, too.
 func TestRun_ignoredSignals(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
@@ -208,7 +208,7 @@ func TestRun_ignoredSignals(t *testing.T) {
 	require.Equal(t, "alive\n", string(out))
 }
 
-// While a database is away, everybody is told that it is waited for; and it is.
+// While a database is away, lock run says that it waits, and waits.
 func TestRun_waitsForTheDatabase(t *testing.T) {
 	t.Parallel()
 	u, _, proxy := throughProxy(t)
@@ -221,7 +221,7 @@ func TestRun_waitsForTheDatabase(t *testing.T) {
 	require.Equal(t, 0, p.exit(t))
 }
 
-// A server that doesn't answer to the creation of the table is no reason not to hear a signal.
+// A signal ends lock run even if the server doesn't answer to the creation of the table.
 func TestRun_signalWhileTheTableIsCreated(t *testing.T) {
 	t.Parallel()
 	u := postgresUser(t)
@@ -323,7 +323,7 @@ func TestRun_lostLockEndsGently(t *testing.T) {
 }
 
 // The command goes on while the database may come back in time, and is ended before another can
-// get the lock.
+// acquire the lock.
 func TestRun_databaseStops(t *testing.T) {
 	u := postgresUser(t) // not in parallel: the others have the same server
 	const longest = 10 * time.Second
@@ -386,7 +386,7 @@ func TestRun_commandIsKilled(t *testing.T) {
 	})
 }
 
-// A daemon has left on purpose.
+// A daemon leaves on purpose.
 func TestRun_daemonIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
@@ -400,8 +400,7 @@ while ! ps -o args= -s $! | grep -q alive; do :; done`, pipe))
 	require.Equal(t, "alive\n", string(got))
 }
 
-// A lock run in the command of another has a life of its own: it ends with the signal that is
-// passed on.
+// A lock run in the command of another ends with the signal that is passed on.
 func TestRun_nested(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)

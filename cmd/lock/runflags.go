@@ -70,10 +70,10 @@ while :; do lock run --job outbox --wait forever --ttl 30s -- ./drain; sleep 1; 
 			"or forever")
 	f.StringVar(&r.wait, "wait", "0",
 		"how long to wait for the lock: a `duration` like 10m, or forever")
-	f.DurationVar(&r.poll, "poll", 0, "at what `interval` to look at a lock that is waited for"+
-		" (default 1s); nothing else tells of a release")
-	f.StringVar(&r.ifHeld, "if-held", "fail", "`what` happens if another holds the lock, or the"+
-		" tick has been run: fail, or skip, which exits 0 and says nothing")
+	f.DurationVar(&r.poll, "poll", 0, "the `interval` between two looks while waiting, which "+
+		"alone find a release (default 1s)")
+	f.StringVar(&r.ifHeld, "if-held", "fail", "`what` to do if another holds the lock, or the tick "+
+		"has been run: fail, or skip, which exits 0 and prints nothing")
 	f.StringVar(&r.tick, "tick", "",
 		"the scheduled `time`, such as 2026-11-25, which is run once")
 	f.DurationVar(&r.grace, "grace", usualGrace,

@@ -88,7 +88,7 @@ func beforeTheCommand(t *testing.T, u user) {
 		"mine"))
 }
 
-// A signal that comes when the lock is ours already, and before the command has begun.
+// A signal that comes after the lock is acquired and before the command begins.
 func TestRun_signalAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	l := lock.NewMemory(lock.Options{})

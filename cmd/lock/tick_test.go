@@ -41,8 +41,7 @@ func TestParseTick(t *testing.T) {
 	}
 }
 
-// A tick may lie ahead by its own precision and no more; one that is further ahead leaves the row
-// as it is.
+// A tick may be ahead by its own precision. One further ahead changes nothing.
 func TestRun_tickAhead(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
@@ -64,7 +63,7 @@ func TestRun_tickAhead(t *testing.T) {
 	})
 }
 
-// What could not be started has not been run.
+// A command that could not be started does not use up its tick.
 func TestRun_tickOfACommandThatCantStart(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
@@ -84,7 +83,7 @@ func TestRun_tickOfACommandThatCantStart(t *testing.T) {
 	})
 }
 
-// A tick that another is at is not one that has been run.
+// A tick that another is running has not been run.
 func TestRun_tickIsBeingRun(t *testing.T) {
 	t.Parallel()
 	onEachEngine(t, func(t *testing.T, u user) {
@@ -115,8 +114,8 @@ func throughProxy(t *testing.T) (u, direct user, proxy *faultproxy.Proxy) {
 	return userOf(t, strings.Replace(direct.db(), address, host+":"+port, 1)), direct, proxy
 }
 
-// The reply to the acquisition is lost, and the database is away: the tick stays free for others
-// when the lock has expired, and whose lock it is that never expires is told.
+// The reply to the acquisition is lost, and the database is away. The tick is free when the lock
+// has expired, and the message names the holder of a lock that never expires.
 func TestRun_lostReply(t *testing.T) {
 	t.Parallel()
 	t.Run("forever", func(t *testing.T) {

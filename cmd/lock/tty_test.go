@@ -126,8 +126,8 @@ func TestPromptAtTheTerminal(t *testing.T) {
 		patience, 10*time.Millisecond, "Ctrl-C ends it")
 }
 
-// What is in the background of a terminal that allows no output from there (stty tostop) is not
-// stopped by its messages.
+// A background process of a terminal that allows it no output (stty tostop) is not stopped by its
+// messages.
 func TestRun_messagesInTheBackground(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
@@ -137,7 +137,7 @@ func TestRun_messagesInTheBackground(t *testing.T) {
 	require.Contains(t, u.ok(t, "status", "x"), "free")
 }
 
-// The terminal is there for what is in the pipeline, too, as for a pager.
+// The terminal serves the whole pipeline, as for a pager.
 func TestRun_terminalWithAPipe(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
@@ -254,7 +254,7 @@ func TestWatch_onATerminal(t *testing.T) {
 	require.Equal(t, 0, term.exit(t))
 }
 
-// Of a table that is longer than the terminal, the top is shown, and nothing scrolls.
+// A table longer than the terminal shows its top, and nothing scrolls.
 func TestWatch_onASmallTerminal(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
