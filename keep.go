@@ -104,7 +104,7 @@ func (le *Lease) Renew(ctx context.Context) error {
 		le.lose(err)
 		return r.Wrap(err)
 	}
-	if err == nil || le.ctx.Err() == nil { // one that the release has cut short is no news
+	if err == nil || le.ctx.Err() == nil { // not if the release has cut it short
 		le.l.ended(ctx, r, le.event(Renewed), start, err)
 	}
 	return err

@@ -44,11 +44,11 @@ func newLease(ctx context.Context, l *Lock, job Job, unique bool, res store.Resu
 		le.from = &e.Holder
 	}
 	var age time.Duration
-	if !res.Done { // the lock was held already, and is some way into its time
+	if !res.Done { // the lock was already held, for some time
 		age = res.Prev.Now.Sub(res.Written)
 	}
 	if res.Sent.After(sent) {
-		sent = res.Sent // what the attempts before it took is no part of the lease's time
+		sent = res.Sent // without the time of earlier attempts
 	}
 	le.state = lease.New(finite(job.TTL), job.Margin, sent, res.Written, age)
 	le.ctx, le.cancel = context.WithCancelCause(ctx)

@@ -149,7 +149,7 @@ func (l *Lock) ended(ctx context.Context, r store.Request, e Event, start time.T
 	return err
 }
 
-// acquire asks for the lock and returns the outcome as an event that is still to be told. If an
+// acquire asks for the lock and returns its outcome as an event, which the caller reports. If an
 // earlier attempt of the caller is in doubt, a lock that the caller holds may come from that
 // attempt.
 func (l *Lock) acquire(ctx context.Context, r store.Request, cond store.Conditions, doubt bool) (

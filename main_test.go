@@ -15,14 +15,14 @@ const (
 
 var engines = dbtest.PostgreSQL // module tests has more
 
-// onEveryEngine runs a test once for each database that can be had.
+// onEveryEngine runs a test for each available database.
 func onEveryEngine(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
 	for _, e := range engines {
 		t.Run(e.Name, func(t *testing.T) { test(t, e) })
 	}
 }
 
-// everywhere runs a test once for each database that can be had, and in memory.
+// everywhere runs a test for each available database, and in memory.
 func everywhere(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
 	t.Run("memory", func(t *testing.T) { test(t, dbtest.Memory) })
 	onEveryEngine(t, test)

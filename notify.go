@@ -106,7 +106,7 @@ func (h *hub) wake(name lockName) {
 func (t *ticket) wake() {
 	select {
 	case t.woke <- struct{}{}:
-	default: // it is to look already
+	default: // it is about to look
 	}
 }
 

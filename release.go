@@ -64,7 +64,7 @@ func (le *Lease) free(ctx context.Context, r store.Request, run string) (
 	}
 	term := le.state.Term()
 	if le.unique {
-		term.Last = time.Time{} // also what a late attempt of its own has acquired again
+		term.Last = time.Time{} // even if a late attempt of its own has acquired the lock again
 	}
 	le.mu.Unlock()
 

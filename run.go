@@ -54,7 +54,7 @@ func (l *Lock) Acquire(ctx context.Context, job Job) (*Lease, error) {
 		res, e := l.acquire(ctx, r, job.conditions(), doubt)
 		doubt = doubt || errors.Is(e.Err, ErrOutcomeUnknown)
 		if e.Err != nil && w.wait(ctx, e.Err) {
-			continue // what it is told while it waits is no news
+			continue // refusals during the wait are no events
 		}
 		if err := ctx.Err(); err != nil && e.Err != nil && !errors.Is(e.Err, err) {
 			e.Err = r.Wrap(fmt.Errorf("%w while waiting: %w", err, e.Err))
@@ -130,14 +130,14 @@ func (l *Lock) Run(ctx context.Context, job Job, f func(ctx context.Context) err
 	if err != nil {
 		return err
 	}
-	release := le.GiveBack // until f has begun, and if it fails and may be repeated
+	release := le.GiveBack // until f has begun, and if f fails and may be repeated
 	defer func() {
 		lost := le.Err()
 		released := le.within(ctx, release)
 		if !errors.Is(lost, ErrLost) {
 			lost = nil
 		} else if errors.Is(released, ErrLost) {
-			released = nil // says it twice
+			released = nil // the same error twice
 		}
 		err = errors.Join(err, le.job.request("Run").Wrap(lost), released)
 	}()

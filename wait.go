@@ -11,10 +11,10 @@ import (
 
 // The default times between two looks of a waiter.
 const (
-	pollAlone    = time.Second          // nothing else tells of a release in another process
+	pollAlone    = time.Second          // nothing announces a release in another process
 	pollNotified = 15 * time.Second     // a Notifier does
 	pollFile     = 4 * time.Millisecond // a look at an SQLite file takes some microseconds
-	behind       = 12                   // those behind the first who waits look this much less often
+	behind       = 12                   // waiters behind the first look this much less often
 	maxStagger   = 64 * time.Millisecond
 )
 

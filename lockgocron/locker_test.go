@@ -293,7 +293,7 @@ func TestLocker_RunNow(t *testing.T) {
 	})
 }
 
-// A task that fails leaves its tick free, if the Job says so, and is told.
+// A task that fails leaves its tick free, if the Job says so, and is reported.
 func TestLocker_Func_failed(t *testing.T) {
 	for how, fails := range map[string]func(){"returns": func() {}, "panics": func() { panic("oh") }} {
 		for _, retry := range []bool{false, true} {

@@ -72,17 +72,17 @@ type name struct {
 	Job       string `json:"job"`
 }
 
-// A subscription is to one lock, or to all.
+// A subscription is for one lock, or for all.
 type subscription struct {
 	name
 	all   bool
 	woken func()
 }
 
-// New returns a Notifier with a connection of its own to dsn, a URL or key-value string as pgx
-// takes it. It must lead to the server, or to a pooler that keeps sessions: behind pgbouncer in
-// transaction mode nothing is heard. New connects in the background, and again whenever the
-// connection is lost. The error says what is wrong with dsn.
+// New returns a Notifier with its own connection to dsn, a URL or key-value string as for pgx.
+// The DSN must lead to the server, or to a pooler that keeps sessions: behind pgbouncer in
+// transaction mode nothing is heard. New connects in the background, and again after each loss.
+// The error says what is wrong with dsn.
 func New(dsn string, o Options) (*Notifier, error) {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -131,8 +131,8 @@ func (n *Notifier) Subscribe(componentName, jobName string, woken func()) (stop 
 	return n.subscribe(&subscription{name: name{componentName, jobName}, woken: woken})
 }
 
-// SubscribeAll is like Subscribe, to all locks: woken is called each time any lock may be free.
-// It is what the page of package lockhttp takes.
+// SubscribeAll is Subscribe for all locks: woken is called each time any lock may be free. The
+// page of package lockhttp takes it.
 func (n *Notifier) SubscribeAll(woken func()) (stop func()) {
 	return n.subscribe(&subscription{all: true, woken: woken})
 }

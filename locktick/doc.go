@@ -41,7 +41,7 @@
 // the next tick as soon as the lock is free. Set Wait also if ticks follow each other so closely
 // that the clocks of two instances may be at different ticks.
 //
-// # What is told
+// # Reports
 //
 // [Guard] passes the outcome of each tick to its Report, or logs it with the default logger of
 // log/slog. If the database fails, the tick is not run.

@@ -31,8 +31,8 @@ func (g Guard) Loop(ctx context.Context, s Schedule, f func(ctx context.Context)
 	}
 }
 
-// look is how often the wall clock is looked at: timers go by the monotonic clock, which knows
-// nothing of its steps and may stand still while the machine is suspended.
+// look is the interval at which the wall clock is read: timers use the monotonic clock, which
+// doesn't notice its steps and may stand still while the machine is suspended.
 const look = time.Minute
 
 func (g Guard) sleepUntil(ctx context.Context, t time.Time) error {

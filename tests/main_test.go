@@ -37,7 +37,7 @@ var engines = append([]dbtest.Engine{
 	{Name: "CockroachDB, pgx", Driver: "pgx", DSN: dbtest.CockroachDSN},
 }, dbtest.PostgreSQL...)
 
-// onEveryEngine runs a test once for each database that can be had.
+// onEveryEngine runs a test for each available database.
 func onEveryEngine(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
 	on(t, engines, test)
 }
@@ -52,7 +52,7 @@ func on(t *testing.T, engines []dbtest.Engine, test func(t *testing.T, e dbtest.
 	}
 }
 
-// everywhere runs a test once for each database that can be had, and in memory.
+// everywhere runs a test for each available database, and in memory.
 func everywhere(t *testing.T, test func(t *testing.T, e dbtest.Engine)) {
 	t.Run("memory", func(t *testing.T) { test(t, dbtest.Memory) })
 	onEveryEngine(t, test)

@@ -135,7 +135,7 @@ func (g *guard) dismiss() {
 func (a *app) guardCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    "guard NAME DATABASE",
-		Short:  "kill a command whose lock run is no more (lock run starts this)",
+		Short:  "kill a command whose lock run is gone (lock run starts this)",
 		Hidden: true,
 		Args:   cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {

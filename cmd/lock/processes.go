@@ -19,7 +19,7 @@ type processes struct {
 	PID     int    // of the command; 0: it has not begun, or has ended without a group
 	Group   bool   // it leads a process group
 	Session int    // its session, which is ours
-	Mark    string // "NAME=value", of which there is one
+	Mark    string // "NAME=value", unique
 }
 
 // A member is a live process.

@@ -130,7 +130,7 @@ func TestErrors(t *testing.T) {
 	} {
 		require.Equal(t, test.curable, Curable(test.err), "curable: %v", test.err)
 		require.Equal(t, test.passing, Passing(test.err), "passing: %v", test.err)
-		if _, connecting := test.err.(connectError); !connecting { // of which no statement hears
+		if _, connecting := test.err.(connectError); !connecting { // otherwise no statement was sent
 			require.Equal(t, test.doubts, inDoubt(test.err), "in doubt: %v", test.err)
 		}
 	}

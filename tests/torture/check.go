@@ -268,7 +268,7 @@ func withoutOthers(ops []Op) []Op {
 	}
 	if last.Result == Nothing || last.Result == Lost || last.Result == JobDisabled ||
 		last.Kind == Status {
-		return ops // these may be refused for want of what is left out
+		return ops // these may be refused because of what is missing
 	}
 	tried := map[string]bool{last.Owner: true}
 	for _, of := range ops {
@@ -380,7 +380,7 @@ func (v *Verdict) Add(other Verdict) {
 
 // Print writes the counts.
 func (v Verdict) Print(w io.Writer) {
-	fmt.Fprintf(w, "operations: %d, of which with an unknown outcome: %d\n", v.Operations, v.Unknown)
+	fmt.Fprintf(w, "operations: %d, with an unknown outcome: %d\n", v.Operations, v.Unknown)
 	var kinds []string
 	for k := range v.Kinds {
 		kinds = append(kinds, k)

@@ -210,7 +210,7 @@ type nemesis struct {
 
 // counts is how often each fault was injected.
 type counts struct {
-	fleet *fleet // which is told
+	fleet *fleet // to notify
 
 	mu sync.Mutex
 	of map[string]int

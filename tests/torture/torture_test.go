@@ -184,7 +184,7 @@ func TestLock_failover(t *testing.T) {
 		func(t *testing.T) {
 			c := with(t, true)
 			require.ErrorIs(t, take(t, c, "a", time.Second), lock.ErrOutcomeUnknown)
-			// PostgreSQL then treats it as committed, and tells so whoever repeats the call.
+			// PostgreSQL then treats it as committed, and a repeated call gets that answer.
 			require.Eventually(t, func() bool { return take(t, c, "a", time.Second) == nil }, time.Minute,
 				10*time.Millisecond)
 			require.NoError(t, c.failOver())
