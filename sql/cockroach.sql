@@ -1,8 +1,8 @@
 -- The statements for CockroachDB 21.1 and later. {table} is the name of the table.
 --
--- Arguments and answers are those of postgres.sql, but that times are times: their text depends on no
--- setting here. A row is read by its key first, which settles the refusals. The statement that writes
--- decides alone. It returns columns as they are: with an expression, CockroachDB commits in a second step.
+-- Arguments and answers are those of postgres.sql, except that times are times: their text depends on no
+-- setting here. A read by key comes first, which settles refusals. The statement that writes decides alone.
+-- It returns plain columns: with an expression, CockroachDB commits in a second step.
 
 -- name: create
 CREATE TABLE IF NOT EXISTS {table} (
@@ -16,9 +16,9 @@ CREATE TABLE IF NOT EXISTS {table} (
 	PRIMARY KEY (component_name, job_name));
 
 -- name: peek_plain
--- $1 component name, $2 job name, $3 TTL. The answer is the row of the lock as it is, and whether the TTL
--- has not passed, or no row. Expressions over columns, but for the simplest, take twice as long to answer as
--- the rest of the statement: CockroachDB then runs it row by row.
+-- $1 component name, $2 job name, $3 TTL. The answer is the row of the lock, and whether the TTL has not
+-- passed, or no row. All but the simplest expressions over columns take twice as long as the rest of the
+-- statement: CockroachDB then runs it row by row.
 SELECT component_id, job_id, enabled, status <> 'UNLOCKED', lock_time, clock_timestamp(),
 	clock_timestamp() - lock_time <= $3::text::int8 * interval '1 microsecond'
 FROM {table} WHERE component_name = $1::text AND job_name = $2::text;

@@ -145,7 +145,7 @@ func acquireInTwo(ctx context.Context, c *call, cond Conditions) (res Result, er
 			return res, err
 		}
 		c.t.last.set(r, time.Time{})
-		if res.Done { // the row has been deleted since, or keeps no microseconds: look at it
+		if res.Done { // the row was deleted since, or keeps no microseconds: read it
 			c.release(ctx, Term{First: res.Written, Last: res.Written}, r.JobID)
 			return Result{}, errRaced
 		}
@@ -157,8 +157,8 @@ func acquireInTwo(ctx context.Context, c *call, cond Conditions) (res Result, er
 	return res, c.decide(ctx, cond, &res)
 }
 
-// peek reads the record, and why it can't be acquired, from a server that answers for a missing
-// row as well.
+// peek reads the record and the reason for a refusal from a server that also answers for a
+// missing row.
 func peek(ctx context.Context, c *call, cond Conditions) (rec Record, refusal string, err error) {
 	r := c.req
 	var why scalar
@@ -168,7 +168,7 @@ func peek(ctx context.Context, c *call, cond Conditions) (rec Record, refusal st
 	return rec, why.text, err
 }
 
-// peekAtColumns is peek for a server that answers fastest with columns as they are.
+// peekAtColumns is peek for a server that answers fastest with plain columns.
 func peekAtColumns(ctx context.Context, c *call, cond Conditions) (rec Record, refusal string,
 	err error) {
 	if cond.Tick || cond.Spacing > 0 {
@@ -197,7 +197,7 @@ func peekAtColumns(ctx context.Context, c *call, cond Conditions) (rec Record, r
 	return rec, why.text, err
 }
 
-// decide sends the statement that acquires the lock or does not.
+// decide sends the statement that acquires the lock or doesn't.
 func (c *call) decide(ctx context.Context, cond Conditions, res *Result) (err error) {
 	var written scalar
 	r := c.req

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// columns returns where the columns of a record go. NULL leaves them as they are.
+// columns returns the destinations of the columns of a record. NULL leaves them as they are.
 func (rec *Record) columns() []any {
 	return []any{column[string]{&rec.ComponentID}, column[string]{&rec.JobID},
 		column[bool]{&rec.Enabled}, column[bool]{&rec.Locked},
@@ -28,7 +28,7 @@ func (c column[T]) Scan(v any) error {
 	return err
 }
 
-// A microsecond is a time that is scanned from a time or from a number of microseconds since 1970.
+// A microsecond is a time that is scanned from a time or a number of microseconds since 1970.
 // NULL leaves it as it is.
 type microsecond time.Time
 
@@ -109,8 +109,7 @@ var (
 	latest   = time.Date(9999, 12, 31, 23, 59, 59, 999999000, time.UTC)
 )
 
-// bounded reports whether a time is neither the zero time nor one that is beyond what is read. As
-// an argument, the others are NULL.
+// bounded reports whether a time is within what is read. As an argument, other times are NULL.
 func bounded(t time.Time) bool { return t.After(earliest) && t.Before(latest) }
 
 // microseconds is a time as an argument: a number of microseconds since 1970.
