@@ -77,13 +77,13 @@ func TestLease_Check_transactionIsOver(t *testing.T) {
 	})
 }
 
-// waits returns when a connection waits for a lock of PostgreSQL.
-func waits(tb dbtest.Table) {
-	require.Eventually(tb.T, func() bool {
-		var n int
-		return tb.QueryRow("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'").
-			Scan(&n) == nil && n > 0
-	}, 10*time.Second, time.Millisecond)
+// waitsFor returns the process ID of a session, not the given one, that waits for a lock of tx's.
+func waitsFor(t testing.TB, tx *sql.Tx, not int) (pid int) {
+	require.Eventually(t, func() bool {
+		return tx.QueryRow("SELECT pid FROM pg_locks WHERE NOT granted AND pid <> $1 AND "+
+			"pg_backend_pid() = ANY (pg_blocking_pids(pid))", not).Scan(&pid) == nil
+	}, time.Minute, time.Millisecond)
+	return pid
 }
 
 func TestLease_Check_nobodyTakesOver(t *testing.T) {
@@ -117,7 +117,7 @@ func TestLease_Check_nobodyTakesOver(t *testing.T) {
 					require.NoError(t, lease.Check(t.Context(), tx))
 					done := make(chan error, 1)
 					go func() { done <- take() }()
-					waits(tb)
+					waitsFor(t, tx, 0)
 					select {
 					case err := <-done:
 						t.Fatal("it did not wait: ", err)

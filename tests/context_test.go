@@ -127,13 +127,13 @@ func TestLock_contextEndsWhileItWaitsForARow(t *testing.T) {
 					ctx, cancel := within()
 					done := make(chan error, 1)
 					go func() { done <- withContext[d.verb](ctx, l) }()
-					waits(tb)
+					waitsFor(t, other, 0)
 					cancel()
 					select {
 					case err := <-done:
 						require.ErrorIs(t, err, want)
 						notRefused(t, err, d.verb)
-					case <-time.After(5 * time.Second):
+					case <-time.After(time.Minute):
 						t.Fatal("it still waits")
 					}
 					require.NoError(t, other.Rollback())

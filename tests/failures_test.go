@@ -332,22 +332,11 @@ func TestNew_tableIsCreatedByTheFirstCall(t *testing.T) {
 
 // A server that fails by itself.
 
-// waiting returns the process ID of the connection with the name that waits for a row, and is not
-// the given one.
-func waiting(tb dbtest.Table, name string, not int) (pid int) {
-	require.Eventually(tb.T, func() bool {
-		return tb.QueryRow("SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND "+
-			"wait_event_type = 'Lock' AND pid <> $2",
-			name, not).Scan(&pid) == nil
-	}, 10*time.Second, time.Millisecond)
-	return pid
-}
-
 func TestLock_backendIsShutDown(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
-		l := lock.New(e.OpenDSN(t, tb.DSN+"&application_name=shutdown"))
+		l := lock.New(e.OpenDSN(t, tb.DSN))
 		for _, d := range doings[1:] {
 			t.Run(d.verb, func(t *testing.T) {
 				tb := tb.With(t)
@@ -359,10 +348,10 @@ func TestLock_backendIsShutDown(t *testing.T) {
 				require.NoError(t, err)
 				result := make(chan error, 1)
 				go func() { result <- d.do(l) }()
-				pid := waiting(tb, "shutdown", 0)
+				pid := waitsFor(t, holder, 0)
 				_, err = tb.Exec("SELECT pg_terminate_backend($1)", pid)
 				require.NoError(t, err)
-				waiting(tb, "shutdown", pid)
+				waitsFor(t, holder, pid)
 				require.NoError(t, holder.Commit())
 				require.NoError(t, <-result)
 				require.True(t, d.done(tb))
@@ -375,8 +364,7 @@ func TestLock_serializationFailure(t *testing.T) {
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
-		l := lock.New(e.OpenDSN(t,
-			tb.DSN+"&application_name=serializable&default_transaction_isolation=serializable"))
+		l := lock.New(e.OpenDSN(t, tb.DSN+"&default_transaction_isolation=serializable"))
 		// What the other transaction commits during the wait.
 		for _, test := range []struct {
 			name   string
@@ -398,7 +386,7 @@ func TestLock_serializationFailure(t *testing.T) {
 				require.NoError(t, err)
 				result := make(chan error, 1)
 				go func() { result <- doLock(l) }()
-				waiting(tb, "serializable", 0)
+				waitsFor(t, other, 0)
 				require.NoError(t, other.Commit())
 				test.expect(t, <-result)
 			})

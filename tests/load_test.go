@@ -105,7 +105,7 @@ func TestLock_exhaustedPool(t *testing.T) {
 		for i := range waiting {
 			go func() { errs <- l.Lock(component, instance(i), fmt.Sprint("job-", i), "1", time.Hour) }()
 		}
-		require.Eventually(t, func() bool { return db.Stats().WaitCount > waiting/2 }, 10*time.Second,
+		require.Eventually(t, func() bool { return db.Stats().WaitCount > waiting/2 }, time.Minute,
 			time.Millisecond)
 		for _, conn := range held {
 			require.NoError(t, conn.Close())
