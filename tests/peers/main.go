@@ -25,6 +25,9 @@ func main() {
 	failed := false
 	var rows, versions []string
 	for _, p := range peers() {
+		if ctx.Err() != nil {
+			os.Exit(1)
+		}
 		fmt.Fprintln(os.Stderr, p.name)
 		version, cells, err := p.measure(ctx)
 		if err != nil {
@@ -58,7 +61,7 @@ func caption(versions []string) string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s, %d cores, %s; %s. Medians of %d pairs, %d tries and %d handoffs; requests "+
-		"while %d wait.\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(),
-		strings.Join(versions, ", "), pairs, refusals, handoffs, waiters)
+	return fmt.Sprintf("%s, %d cores, %s; %s. Medians of %d pairs, %d tries and %d handoffs; "+
+		"requests while %d wait.\n", time.Now().Format(time.DateOnly), runtime.NumCPU(),
+		runtime.Version(), strings.Join(versions, ", "), pairs, refusals, handoffs, waiters)
 }
