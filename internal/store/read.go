@@ -20,10 +20,8 @@ func (t *Table) List(ctx context.Context, r Request) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		// An answer that breaks off is an error: the rows that were yielded can't be taken back.
 		rows, _, err := do(ctx, t, lists, r, func(_ context.Context, c *call) (*sql.Rows, error) {
-			if c.d.name == Postgres && !t.sure.Load() {
-				if err := t.identify(ctx, c); err != nil {
-					return nil, err
-				}
+			if c.d.name == Postgres && !t.sure.Load() && errors.Is(t.identify(ctx, c), errLearned) {
+				return nil, errLearned
 			}
 			return query(ctx, t.db, c.d.text("list"))
 		})

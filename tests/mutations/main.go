@@ -198,6 +198,9 @@ func main() {
 	for _, m := range mutations {
 		m.text(dir) // or it ends in the middle
 	}
+	if by := test(dir); by != "" {
+		check(fmt.Errorf("%s fails without a change", by))
+	}
 	unnoticed := 0
 	fmt.Println("| change | file | noticed by | seconds |\n| --- | --- | --- | --- |")
 	for _, m := range mutations {
@@ -243,10 +246,15 @@ func (m mutation) try(dir string) string {
 	text, changed := m.text(dir)
 	check(os.WriteFile(file, []byte(changed), 0o644))
 	defer func() { check(os.WriteFile(file, []byte(text), 0o644)) }()
+	return test(dir)
+}
+
+// test runs the tests of the copy, and returns the first that has failed, or "".
+func test(dir string) string {
 	for _, in := range []struct{ dir, packages string }{{".", "./..."}, {"tests", "."}} {
-		test := exec.Command("go", "test", "-failfast", "-timeout=10m", in.packages)
-		test.Dir = filepath.Join(dir, in.dir)
-		out, err := test.CombinedOutput()
+		cmd := exec.Command("go", "test", "-failfast", "-timeout=10m", in.packages)
+		cmd.Dir = filepath.Join(dir, in.dir)
+		out, err := cmd.CombinedOutput()
 		if err == nil {
 			continue
 		}
