@@ -8,6 +8,7 @@ require (
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.23.0
 	github.com/cloudtrust/go-jobs/lock v1.0.0
+	github.com/cloudtrust/go-jobs/lock/locknotify v1.0.0
 	github.com/golang-migrate/migrate/v4 v4.19.1
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/jmoiron/sqlx v1.4.0
@@ -43,7 +44,6 @@ require (
 	github.com/pmezard/go-difflib v1.0.1-0.20181226105442-5d4384ee4fb2 // indirect
 	github.com/puzpuzpuz/xsync/v3 v3.5.1 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
-	github.com/rogpeppe/go-internal v1.16.0 // indirect
 	github.com/sethvargo/go-retry v0.3.0 // indirect
 	github.com/tmthrgd/go-hex v0.0.0-20190904060850-447a3041c3bc // indirect
 	github.com/vmihailenco/msgpack/v5 v5.4.1 // indirect
@@ -63,6 +63,9 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 )
 
-replace github.com/cloudtrust/go-jobs/lock => ../
+replace (
+	github.com/cloudtrust/go-jobs/lock => ../
+	github.com/cloudtrust/go-jobs/lock/locknotify => ../locknotify
+)
 
 tool honnef.co/go/tools/cmd/staticcheck
