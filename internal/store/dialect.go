@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -92,14 +93,16 @@ func (d *dialect) with(table string) *dialect {
 // sqliteName returns the unquoted name of a table and of its schema, if any, as arguments of a
 // function.
 func sqliteName(table string) string {
-	parts := strings.Split(strings.TrimSuffix(strings.TrimPrefix(table, `"`), `"`), `"."`)
-	slices.Reverse(parts)
-	for i, part := range parts {
-		part = strings.ReplaceAll(part, `""`, `"`)
-		parts[i] = "'" + strings.ReplaceAll(part, "'", "''") + "'"
+	var names []string
+	for _, quoted := range identifier.FindAllStringSubmatch(table, -1) {
+		name := strings.ReplaceAll(quoted[1], `""`, `"`) + quoted[2]
+		names = append(names, "'"+strings.ReplaceAll(name, "'", "''")+"'")
 	}
-	return strings.Join(parts, ", ")
+	slices.Reverse(names)
+	return strings.Join(names, ", ")
 }
+
+var identifier = regexp.MustCompile(`"((?:[^"]|"")*)"|([^".]+)`)
 
 // text returns the statement with that name.
 func (d *dialect) text(name string) string {

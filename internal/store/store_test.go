@@ -52,6 +52,8 @@ func TestReadDialects(t *testing.T) {
 		parse("-- About\n-- name: a\n-- of a\nSELECT 1\n-- inner\nFROM {table};\n\n-- name: b\nx\n"))
 	require.Equal(t, "SELECT $lock$'t'$lock$", d.postgres.of("SELECT '{table}'", "'t'"))
 	require.Equal(t, `SELECT '''t"', 'a.b'`, d.sqlite.of("SELECT '{table}'", `"a.b"."'t"""`))
+	require.Equal(t, "SELECT 'locks'", d.sqlite.of("SELECT '{table}'", "locks"))
+	require.Equal(t, `SELECT 'a"."b'`, d.sqlite.of("SELECT '{table}'", `"a"".""b"`))
 }
 
 // of returns a statement with the name of a table put in.
