@@ -47,6 +47,17 @@ type Node struct {
 
 // Start starts a cluster of that many nodes and returns when all accept connections.
 func Start(nodes int) (c *Cluster, err error) {
+	return StartVia(nodes, func(_, _ int, addr string) (string, error) { return addr, nil })
+}
+
+// nowhere is what a node advertises beside the addresses for each of the others: gossip would go
+// past these.
+const nowhere = "127.0.0.2"
+
+// StartVia is Start for nodes of which each reaches another, which listens at addr, at the address
+// that via returns.
+func StartVia(nodes int, via func(from, to int, addr string) (string, error)) (c *Cluster,
+	err error) {
 	bin, err := exec.LookPath("cockroach")
 	if err != nil {
 		return nil, ErrMissing
@@ -60,21 +71,43 @@ func Start(nodes int) (c *Cluster, err error) {
 			c.Close()
 		}
 	}()
-	var addrs []string
+	var reserved []net.Listener // until all addresses are found
+	defer func() {
+		for _, l := range reserved {
+			l.Close()
+		}
+	}()
 	for i := range nodes {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return c, err
 		}
-		defer listener.Close() // all are reserved until the last is found
-		addrs = append(addrs, listener.Addr().String())
-		c.Nodes = append(c.Nodes, &Node{Addr: addrs[i], dir: filepath.Join(c.dir, strconv.Itoa(i+1))})
-		listener.Close()
+		reserved = append(reserved, l)
+		c.Nodes = append(c.Nodes, &Node{Addr: l.Addr().String(),
+			dir: filepath.Join(c.dir, strconv.Itoa(i+1))})
 	}
-	for _, n := range c.Nodes {
+	join, advertised := make([][]string, nodes), make([][]string, nodes)
+	for from := range nodes {
+		for to, n := range c.Nodes {
+			if from == to {
+				continue
+			}
+			addr, err := via(from, to, n.Addr)
+			if err != nil {
+				return c, err
+			}
+			join[from] = append(join[from], addr)
+			advertised[to] = append(advertised[to], fmt.Sprintf("node=%d@%s", from, addr))
+		}
+	}
+	for i, n := range c.Nodes {
+		reserved[i].Close()
 		n.args = []string{bin, "start-single-node"}
 		if nodes > 1 {
-			n.args = []string{bin, "start", "--join=" + strings.Join(addrs, ",")}
+			n.args = []string{bin, "start", "--join=" + strings.Join(join[i], ","),
+				fmt.Sprintf("--locality=node=%d", i),
+				"--locality-advertise-addr=" + strings.Join(advertised[i], ","),
+				"--advertise-addr=" + strings.Replace(n.Addr, "127.0.0.1", nowhere, 1)}
 		}
 		n.args = append(n.args, "--insecure", "--store=path="+n.dir, "--cache=64MiB",
 			"--max-sql-memory=64MiB",

@@ -27,18 +27,26 @@ type cluster struct {
 	primary, standby *pgtest.Server
 	nodes            *crdbtest.Cluster
 	networks         []*Network
+	between          map[[2]int]*Network // from one node to another
 }
 
 // startCluster starts a PostgreSQL, or that many nodes of CockroachDB.
 func startCluster(nodes, networks int) (c *cluster, err error) {
-	c = &cluster{}
+	c = &cluster{between: map[[2]int]*Network{}}
 	defer func() {
 		if err != nil {
 			c.Close()
 		}
 	}()
 	if nodes > 0 {
-		c.nodes, err = crdbtest.Start(nodes)
+		c.nodes, err = crdbtest.StartVia(nodes, func(from, to int, addr string) (string, error) {
+			n, err := NewNetwork(addr)
+			if err != nil {
+				return "", err
+			}
+			c.between[[2]int{from, to}] = n
+			return n.Addr(), nil
+		})
 	} else {
 		c.primary, err = pgtest.Start(settings...)
 	}
@@ -67,6 +75,57 @@ func (c *cluster) Close() {
 	if c.nodes != nil {
 		c.nodes.Close()
 	}
+	for _, n := range c.between {
+		n.Close()
+	}
+}
+
+// cutOff cuts a node off from the others, in both directions; clients still reach it. Connections
+// are refused, or what is sent vanishes.
+func (c *cluster) cutOff(node int, vanish bool) {
+	for ends, n := range c.between {
+		if ends[0] == node || ends[1] == node {
+			if vanish {
+				n.up.Store(true)
+				n.down.Store(true)
+			} else {
+				n.refuse.Store(true)
+				n.Cut()
+			}
+		}
+	}
+}
+
+// rejoin ends what cutOff began, and returns when a write through each node is committed.
+func (c *cluster) rejoin() error {
+	for _, n := range c.between {
+		n.Heal()
+	}
+	for i := range c.nodes.Nodes {
+		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			err := c.write(i, 2*time.Second)
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("node %d has not come back: %w", i, err)
+			}
+		}
+	}
+	return nil
+}
+
+// write commits a row that is no client's, through a node.
+func (c *cluster) write(node int, timeout time.Duration) error {
+	db, err := sql.Open("pgx", c.direct()[node])
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	_, err = db.ExecContext(ctx, "INSERT INTO writes (job) VALUES ('')")
+	return err
 }
 
 // target returns the target of a network: clients are spread over the nodes.

@@ -171,6 +171,14 @@ var faults = []fault{
 		node.Signal(syscall.SIGCONT)
 		return nil
 	}},
+	{"node cut off from the others", cockroach, func(ctx context.Context, n *nemesis) error {
+		if len(n.c.nodes.Nodes) == 1 {
+			return errNotHere
+		}
+		n.c.cutOff(n.r.IntN(len(n.c.nodes.Nodes)), n.r.IntN(2) == 0)
+		n.wait(ctx, []time.Duration{time.Second, 3 * time.Second, 15 * time.Second}[n.r.IntN(3)])
+		return n.c.rejoin()
+	}},
 	{"lease of the range moved", cockroach, func(ctx context.Context, n *nemesis) error {
 		if len(n.c.nodes.Nodes) == 1 {
 			return errNotHere

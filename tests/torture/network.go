@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A Network is a proxy between some clients and the current primary. It cuts at a byte, where
-// faultproxy cuts at a message.
+// A Network is a proxy between some clients and whichever server is the primary, or from one node
+// to another. It breaks at the byte, where faultproxy breaks at the message.
 type Network struct {
 	listener net.Listener
 	target   atomic.Value // string
@@ -21,6 +21,7 @@ type Network struct {
 	noCancel atomic.Bool
 	latency  atomic.Int64 // of each piece of data, in each direction
 	up, down atomic.Bool  // whether what is sent to the server, and to the client, vanishes
+	refuse   atomic.Bool  // whether new connections are reset
 	amid     atomic.Int64 // after so many more bytes to the server all connections are cut; 0: never
 
 	mu    sync.Mutex
@@ -79,10 +80,11 @@ func (n *Network) HalfClose(servers bool) {
 	}
 }
 
-// Heal ends latency and losses. A connection that has lost bytes can't go on: TCP would have
-// delivered them.
+// Heal ends what is slow, is refused or vanishes. A connection that bytes have vanished from can't
+// go on: TCP would have brought them.
 func (n *Network) Heal() {
 	n.latency.Store(0)
+	n.refuse.Store(false)
 	if n.up.Swap(false) || n.down.Swap(false) {
 		n.up.Store(false)
 		n.down.Store(false)
@@ -127,6 +129,9 @@ func (n *Network) serve(client net.Conn) {
 	n.mu.Lock()
 	n.links[client] = server
 	n.mu.Unlock()
+	if n.refuse.Load() { // Cut may have been before it was there to be cut
+		n.Cut()
+	}
 	if _, err := server.Write(first); err == nil {
 		done := make(chan struct{})
 		go func() {

@@ -72,13 +72,7 @@ func options(t testing.TB) Options {
 }
 
 func torture(t testing.TB, o Options) Report {
-	if o.Cockroach == 0 {
-		o.in = theCluster(t)
-	}
 	report, err := Run(context.Background(), o)
-	if crdbtest.Dispensable(err) {
-		t.Skip(err)
-	}
 	require.NoError(t, err)
 	report.Print(lines{t})
 	return report
@@ -99,6 +93,7 @@ func TestLock_faults(t *testing.T) {
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
 		o := options(t)
+		o.in = theCluster(t)
 		o.Round, o.Faults, o.Rounds, o.FailOver = 1500, 10, 2, 2 // the second round has a failover
 		innocent(t, torture(t, o), "failover to the synchronous standby")
 	})
@@ -106,14 +101,36 @@ func TestLock_faults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := options(t)
-			o.Cockroach, o.Round, o.Faults, o.Rounds = nodes, 150, 4, 1
+			o.Round, o.Faults, o.Rounds = 150, 4, 1
+			c, err := startCluster(nodes, o.Processes)
+			if crdbtest.Dispensable(err) {
+				t.Skip(err)
+			}
+			require.NoError(t, err)
+			defer c.Close()
+			if nodes > 1 {
+				cutOff(t, c, nodes-1)
+			}
+			o.in = c
 			innocent(t, torture(t, o))
 		})
 	}
 }
 
-// TestCheck_guilty gives the checker clients with one bug each, without faults except the lost
-// replies that one bug needs.
+// cutOff tests that a node that is cut off writes nothing, and the others do; rejoin writes through
+// each.
+func cutOff(t *testing.T, c *cluster, node int) {
+	for _, vanish := range []bool{false, true} {
+		c.cutOff(node, vanish)
+		require.Error(t, c.write(node, time.Second))
+		require.Eventually(t, func() bool { return c.write(0, 2*time.Second) == nil },
+			2*time.Minute, 20*time.Millisecond)
+		require.NoError(t, c.rejoin())
+	}
+}
+
+// TestCheck_guilty gives the checker clients with a bug each, without faults but for the replies
+// without which one doesn't show.
 func TestCheck_guilty(t *testing.T) {
 	for name, lose := range map[string]int{"old client": 0, "non-atomic takeover": 0,
 		"client clock":               0,
