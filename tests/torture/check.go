@@ -17,7 +17,10 @@ import (
 // checkTimeout limits the search for an order of one job's calls, which is exponential at worst.
 const checkTimeout = 5 * time.Minute
 
-// A Violation is an impossible history.
+// showTimeout bounds the search for a shorter history of a violation, and that for its picture.
+const showTimeout = time.Second
+
+// A Violation is what no lock may do.
 type Violation struct {
 	Job     string
 	What    []string // of the invariants; none if it is only the model that is violated
@@ -199,16 +202,20 @@ func decide(ops []Op) porcupine.CheckResult {
 	return porcupine.CheckOperationsTimeout(model, operations(ops), checkTimeout)
 }
 
-// illegal is for the search for a shorter history, whose steps must be quick.
-func illegal(ops []Op) bool {
-	return porcupine.CheckOperationsTimeout(model, operations(ops), 2*time.Second) == porcupine.Illegal
+// illegal reports whether the model refuses a history. It gives up at the time by, and what is
+// printed is longer then.
+func illegal(ops []Op, by time.Time) bool {
+	left := time.Until(by)
+	return left > 0 &&
+		porcupine.CheckOperationsTimeout(model, operations(ops), left) == porcupine.Illegal
 }
 
 // shortest returns a short part of a history that the model refuses for the same reason: it ends
 // as soon as it can, begins with the last acquisition that suffices, and omits answers that don't
 // matter. prefix is the number of calls that had returned at its end, and at is that time.
 func shortest(ops []Op) (short []Op, prefix int, at int64) {
-	// If a history is possible, so is every beginning of it.
+	by := time.Now().Add(showTimeout)
+	// Of a history that a lock can have, every beginning is one too.
 	var returns []int64
 	for _, o := range ops {
 		if o.Return != forever {
@@ -217,7 +224,7 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 	}
 	slices.Sort(returns)
 	n, _ := slices.BinarySearchFunc(returns, true, func(at int64, _ bool) int {
-		if decide(until(ops, at)) == porcupine.Illegal {
+		if illegal(until(ops, at), by) {
 			return 0
 		}
 		return -1
@@ -236,7 +243,7 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 			}) {
 			continue
 		}
-		if rest := short[i:]; illegal(rest) {
+		if rest := short[i:]; illegal(rest, by) {
 			short = rest
 			break
 		}
@@ -244,17 +251,18 @@ func shortest(ops []Op) (short []Op, prefix int, at int64) {
 	for i := len(short) - 1; i >= 0; i-- {
 		o := short[i]
 		if o.looks() {
-			if rest := slices.Delete(slices.Clone(short), i, i+1); illegal(rest) {
+			if rest := slices.Delete(slices.Clone(short), i, i+1); illegal(rest, by) {
 				short = rest
 			}
 		}
 	}
-	return withoutOthers(short), prefix, returns[n]
+	return withoutOthers(short, by), prefix, returns[n]
 }
 
-// withoutOthers removes unrelated runs, each with all that concerns it, and Enable and Disable.
-// The rest must still be refused, for its last answer and not before that.
-func withoutOthers(ops []Op) []Op {
+// withoutOthers leaves out the runs that have nothing to do with it, each with all that concerns
+// it, and Enable and Disable, as if they had never been. What is left must still be refused, for
+// its last answer and not before that.
+func withoutOthers(ops []Op, by time.Time) []Op {
 	var last Op
 	var before int64 // when the answer before the last one was there
 	for _, o := range ops {
@@ -282,7 +290,7 @@ func withoutOthers(ops []Op) []Op {
 			return o.Owner == owner &&
 				o.Kind != Status
 		})
-		if illegal(rest) && !illegal(until(rest, before)) {
+		if illegal(rest, by) && !illegal(until(rest, before), by) {
 			ops = rest
 		}
 	}
@@ -330,7 +338,7 @@ func (v Violation) Print(w io.Writer, dir string) {
 	}
 	path := filepath.Join(dir, "violation-"+strings.NewReplacer("/", "-", " ",
 		"-").Replace(v.Job)+".html")
-	_, info := porcupine.CheckOperationsVerbose(model, drawn(v.History), checkTimeout)
+	_, info := porcupine.CheckOperationsVerbose(model, drawn(v.History), showTimeout)
 	if err := porcupine.VisualizePath(model, info, path); err != nil {
 		fmt.Fprintln(w, "no picture:", err)
 		return

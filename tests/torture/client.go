@@ -403,12 +403,12 @@ func (w *worker) runJob(job Job) {
 
 // work is the job: it writes, renews, and sometimes takes too long.
 func (t *tenure) work() {
-	for range t.r.IntN(4) {
+	for range t.r.IntN(8) {
 		t.probe()
 		switch t.r.IntN(4) {
-		case 0, 1:
+		case 0:
 			t.write()
-		case 2:
+		case 1, 2:
 			t.call(t.op(Renewed), func(ctx context.Context, o *Op) error {
 				// The wire records the statement for the lease, whose token it knows.
 				ctx = context.WithValue(ctx, callerKey{}, caller{log: t.log, op: *o, token: tokenOf(t.lease)})

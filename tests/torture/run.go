@@ -29,6 +29,7 @@ type Options struct {
 	Processes  int
 	Goroutines int // of each
 	Jobs       int
+	TTL        time.Duration // the shortest of the jobs; the longest that ends is five times as long
 	// operations, after which the history is checked, and the jobs are other ones
 	Round      int
 	Rounds     int           // at least so many
@@ -42,7 +43,9 @@ type Options struct {
 	Cockroach int           // nodes of a CockroachDB cluster; 0 means PostgreSQL
 	Seed      uint64
 	Variant   string
-	StopEarly bool // at the first violation
+	// StopEarly stops at the first violation. Short rounds become longer, each twice as long as the
+	// one before: most violations are there at once.
+	StopEarly bool
 	Out       io.Writer
 
 	in *cluster // nil: one of its own
@@ -229,6 +232,9 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		} else if o.StopEarly {
 			break
 		}
+		if o.StopEarly && o.Round < 400 {
+			o.Round *= 2
+		}
 	}
 	return report, nil
 }
@@ -242,7 +248,7 @@ func (o Options) round(ctx context.Context, c *cluster, report *Report, number f
 	defer cancel()
 	for i := range o.Jobs {
 		j := Job{Name: fmt.Sprintf("%x/%d/%d", o.Seed, report.Rounds, i),
-			Max: time.Duration(i%5+1) * 150 * time.Millisecond}
+			Max: time.Duration(i%5+1) * o.TTL}
 		if i%8 == 7 {
 			j.Max = 0 // it never expires
 		}

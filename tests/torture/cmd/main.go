@@ -30,6 +30,8 @@ func main() {
 	flag.IntVar(&o.Processes, "processes", 4, "client processes")
 	flag.IntVar(&o.Goroutines, "goroutines", 8, "goroutines of each")
 	flag.IntVar(&o.Jobs, "jobs", 24, "jobs that they compete for")
+	flag.DurationVar(&o.TTL, "ttl", 150*time.Millisecond,
+		"the shortest TTL of the jobs; the longest that ends is five times as long")
 	flag.IntVar(&o.Faults, "faults", 10, "at least so many in each round; 0 means none")
 	flag.IntVar(&o.Lose, "lose", 50,
 		"of so many statements of a client one request and one reply is lost; 0 means none")
