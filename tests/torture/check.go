@@ -58,7 +58,7 @@ func Check(history []Op, written []Written) Verdict {
 			continue
 		}
 		v.Operations++
-		v.Kinds[string(o.Kind)+" "+string(o.Result)]++
+		v.Kinds[o.name()+" "+string(o.Result)]++
 		if o.Result == Unknown {
 			v.Unknown++
 		}
@@ -94,7 +94,8 @@ func (o Op) looks() bool {
 	case Status, Write, Renewed, held, gone:
 		return true
 	}
-	return o.Result == Refused || o.Result == JobDisabled || o.Result == Nothing
+	return o.Result == Refused || o.Result == JobDisabled || o.Result == AlreadyRun ||
+		o.Result == Nothing
 }
 
 func returned(history []Op, at int64) (n int) {

@@ -42,6 +42,8 @@ type Client struct {
 type Job struct {
 	Name string
 	Max  time.Duration // 0: the lock never expires
+	// Ticks means that each of its runs has a tick.
+	Ticks bool
 }
 
 // ttl returns Max as a TTL.
@@ -98,7 +100,7 @@ func (c Client) Run(ctx context.Context) error {
 	var all sync.WaitGroup
 	for i := range c.Goroutines {
 		w := &worker{Client: c, log: log, db: db, old: v.old, id: c.Number*1000 + i,
-			r: rand.New(rand.NewPCG(c.Seed, uint64(i)))}
+			ticks: map[string]int64{}, r: rand.New(rand.NewPCG(c.Seed, uint64(i)))}
 		w.l, err = lock.NewWith(db, lock.Options{NoDDL: true, Observer: w.observe})
 		if err != nil {
 			return err
@@ -124,7 +126,8 @@ type worker struct {
 	r   *rand.Rand
 	run int // the last job ID
 
-	token atomic.Int64 // of the last acquisition
+	token atomic.Int64     // of the last acquisition
+	ticks map[string]int64 // by the job, the last tick that is known to have been run
 }
 
 func (w *worker) observe(ctx context.Context, e lock.Event) {
@@ -146,7 +149,7 @@ func (w *worker) act() {
 		n = 50 // the old client has but four calls
 	}
 	switch {
-	case n < 15:
+	case n < 15, n >= 20 && n < 90 && job.Ticks && !w.old:
 		w.lease(job)
 	case n < 18:
 		w.runJob(job)
@@ -190,10 +193,13 @@ func (w *worker) call(o Op, do func(ctx context.Context, o *Op) error) *Op {
 // end classifies the answer of a call.
 func (w *worker) end(o *Op, err error) {
 	var held *lock.ErrUnauthorised
+	var already *lock.ErrAlreadyRun
 	if errors.As(err, &held) {
-		h := held.Holder()
-		o.Holder, o.LockTime, o.Age = h.ComponentID+"/"+h.JobID, h.LockTime.UnixMicro(),
-			h.Age.Microseconds()
+		o.see(held.Holder())
+	} else if errors.As(err, &already) {
+		o.see(already.Last())
+		o.Locked = already.Running()
+		w.ticks[o.Job] = max(w.ticks[o.Job], o.Seen)
 	}
 	var disabled *lock.ErrDisabled
 	switch {
@@ -207,15 +213,28 @@ func (w *worker) end(o *Op, err error) {
 		o.Result = Lost
 	case held != nil:
 		o.Result = Refused
+	case already != nil:
+		o.Result = AlreadyRun
 	case errors.As(err, &disabled):
 		o.Result = JobDisabled
 	default:
 		o.Result = Failed
 	}
-	if err != nil && held == nil && disabled == nil {
+	if err != nil && held == nil && already == nil && disabled == nil {
 		o.Why = err.Error()
 	}
 	w.log.End(o)
+}
+
+// see notes who is in the row.
+func (o *Op) see(h lock.Holder) {
+	o.LockTime, o.Age = h.LockTime.UnixMicro(), h.Age.Microseconds()
+	switch tick, err := time.Parse(time.RFC3339, h.JobID); {
+	case err == nil: // the IDs of a run, and what the library adds
+		o.Holder, o.Seen = h.ComponentID[:strings.LastIndexByte(h.ComponentID, '/')], tick.Unix()
+	case h.ComponentID != "":
+		o.Holder = h.ComponentID + "/" + h.JobID
+	}
 }
 
 // newRun returns an identity that was never used before.
@@ -275,10 +294,8 @@ func (w *worker) status(job Job) {
 	w.call(Op{Kind: Status, Job: job.Name}, func(ctx context.Context, o *Op) error {
 		s, err := w.l.Status(ctx, component, job.Name)
 		if err == nil {
-			o.Enabled, o.Locked, o.LockTime = s.Enabled, s.Locked, s.Holder.LockTime.UnixMicro()
-			if s.Holder.ComponentID != "" {
-				o.Holder = s.Holder.ComponentID + "/" + s.Holder.JobID
-			}
+			o.Enabled, o.Locked = s.Enabled, s.Locked
+			o.see(s.Holder)
 		}
 		return err
 	})
@@ -288,12 +305,14 @@ func (w *worker) force(job Job) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	s, err := w.l.Status(ctx, component, job.Name)
-	// Somebody has to release a lock that never expires; for others it is the exception.
-	if err != nil || !s.Locked || job.Max > 0 && w.r.IntN(4) > 0 {
+	// Of a lock that never expires somebody has to free it; of others it is the exception.
+	if err != nil || !s.Locked || job.Max > 0 && w.r.IntN(2) > 0 {
 		return
 	}
-	w.call(Op{Kind: Force, Job: job.Name, Owner: s.Holder.ComponentID + "/" + s.Holder.JobID,
-		Lease: s.Holder.LockTime.UnixMicro()}, func(ctx context.Context, _ *Op) error {
+	var of Op
+	of.see(s.Holder)
+	forced := Op{Kind: Force, Job: job.Name, Owner: of.Holder, Lease: of.LockTime}
+	w.call(forced, func(ctx context.Context, _ *Op) error {
 		return w.l.ForceRelease(ctx, component, job.Name, s.Holder)
 	})
 }
@@ -303,33 +322,40 @@ type tenure struct {
 	*worker
 	job   Job
 	owner string
+	tick  int64
 	lease *lock.Lease
 }
 
 func (t *tenure) op(k Kind) Op {
 	return Op{Kind: k, Job: t.job.Name, Owner: t.owner, Max: t.job.Max.Microseconds(),
-		Lease: t.lease.Token()}
+		Tick: t.tick, Lease: t.lease.Token()}
 }
 
-// acquiring returns a context for Acquire or Run, which lasts as long as the lease, and the record
-// of the call.
-func (w *worker) acquiring(job Job, owner string) (ctx context.Context, cancel context.CancelFunc,
-	o *Op, token *atomic.Int64) {
-	o = w.log.Begin(Op{Client: w.id, Kind: Acquire, Job: job.Name, Owner: owner,
-		Max: job.Max.Microseconds()})
+// acquiring returns what to ask Acquire or Run for, a context for it that lasts as long as the
+// lease, and the record of the call.
+func (w *worker) acquiring(job Job) (asked lock.Job, ctx context.Context,
+	cancel context.CancelFunc, o *Op, token *atomic.Int64) {
+	cid, jid := w.newRun()
+	asked = lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid,
+		TTL: job.ttl()}
+	var tick int64
+	if job.Ticks {
+		// two seconds apart: one that is given back leaves the second before it
+		tick = 2 * (1 + max(0, w.ticks[job.Name]/2+w.r.Int64N(4)-1))
+		asked.ComponentID, asked.JobID, asked.Tick = cid+"/"+jid, "", time.Unix(tick, 0)
+	}
+	o = w.log.Begin(Op{Client: w.id, Kind: Acquire, Job: job.Name, Owner: cid + "/" + jid,
+		Max: job.Max.Microseconds(), Tick: tick})
 	token = new(atomic.Int64)
 	ctx, cancel = context.WithCancel(context.WithValue(context.Background(), callerKey{},
 		caller{log: w.log, op: *o, token: token}))
-	return ctx, cancel, o, token
+	return asked, ctx, cancel, o, token
 }
 
 func (w *worker) lease(job Job) {
-	cid, jid := w.newRun()
-	ctx, cancel, o, token := w.acquiring(job, cid+"/"+jid)
+	asked, ctx, cancel, o, token := w.acquiring(job)
 	defer cancel()
 	timeout := time.AfterFunc(callTimeout, cancel)
-	asked := lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid, JobID: jid,
-		TTL: job.ttl()}
 	if w.r.IntN(8) == 0 {
 		asked.Wait, asked.Poll = upTo(w.r, 100*time.Millisecond)+1, 20*time.Millisecond
 	}
@@ -344,13 +370,18 @@ func (w *worker) lease(job Job) {
 		w.givenBack(o, err)
 		return
 	}
-	t := &tenure{w, job, o.Owner, lease}
-	t.work()
+	t := &tenure{w, job, o.Owner, o.Tick, lease}
+	release, end := t.op(Release), lease.Release
+	if job.Ticks && w.r.IntN(3) == 0 {
+		release.Back, end = true, lease.GiveBack
+	} else {
+		t.work()
+	}
 	if w.r.IntN(5) == 0 && job.Max > 0 {
 		return // it dies
 	}
 	w.insist(func() *Op {
-		return w.call(t.op(Release), func(ctx context.Context, _ *Op) error { return lease.Release(ctx) })
+		return w.call(release, func(ctx context.Context, _ *Op) error { return end(ctx) })
 	})
 }
 
@@ -360,11 +391,12 @@ func late(err error) bool {
 		errors.Is(err, context.Canceled)
 }
 
-// givenBack records the release within an Acquire that was granted too late. It may have been as
-// early as the call.
+// givenBack records the release that is a part of an Acquire which was granted too late, or of
+// which nobody knows whether a tick was granted: it may have been as early as the call.
 func (w *worker) givenBack(acquire *Op, err error) {
-	if late(err) {
-		release := w.log.Begin(Op{Client: w.id, Kind: Release, Job: acquire.Job, Owner: acquire.Owner})
+	if late(err) || acquire.Tick != 0 && acquire.Result == Unknown {
+		release := w.log.Begin(Op{Client: w.id, Kind: Release, Job: acquire.Job, Owner: acquire.Owner,
+			Tick: acquire.Tick, Back: acquire.Tick != 0})
 		release.Call, release.Since, release.Result = acquire.Call, acquire.Since, Unknown
 		if errors.Is(err, lock.ErrLost) && !strings.Contains(err.Error(), "\n") {
 			release.Result = OK // a release that fails is a second line
@@ -374,17 +406,15 @@ func (w *worker) givenBack(acquire *Op, err error) {
 }
 
 func (w *worker) runJob(job Job) {
-	cid, jid := w.newRun()
-	ctx, cancel, o, token := w.acquiring(job, cid+"/"+jid)
+	asked, ctx, cancel, o, token := w.acquiring(job)
 	defer cancel()
 	var release *Op
-	err := w.l.Run(ctx, lock.Job{ComponentName: component, JobName: job.Name, ComponentID: cid,
-		JobID: jid, TTL: job.ttl()}, func(ctx context.Context) error {
+	err := w.l.Run(ctx, asked, func(ctx context.Context) error {
 		lease := lock.LeaseFrom(ctx)
 		token.Store(lease.Token())
 		o.Token = lease.Token()
 		w.end(o, nil)
-		t := &tenure{w, job, o.Owner, lease}
+		t := &tenure{w, job, o.Owner, o.Tick, lease}
 		t.work()
 		release = w.log.Begin(t.op(Release))
 		return nil

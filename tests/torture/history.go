@@ -56,6 +56,7 @@ const (
 	OK          Result = "ok"
 	Refused     Result = "refused"
 	JobDisabled Result = "disabled"
+	AlreadyRun  Result = "already run"
 	Lost        Result = "lost"
 	Nothing     Result = "nothing" // a Renew that wrote nothing
 	Failed      Result = "failed"
@@ -76,7 +77,11 @@ type Op struct {
 	// A Renew whose answer the lease did not get, and an attempt that was lost; a Release of
 	// which an attempt before the last may have taken effect.
 	Unheard bool `json:"unheard,omitempty"`
-	Doubt   bool `json:"-"`
+	// The tick, in seconds since 1970, that is to be run; 0 means that the run is no tick. A
+	// Release that gives it back leaves the one before it in the row.
+	Tick  int64 `json:"tick,omitempty"`
+	Back  bool  `json:"back,omitempty"`
+	Doubt bool  `json:"-"`
 
 	// CLOCK_MONOTONIC, which all processes of a machine share, in nanoseconds.
 	Call   int64 `json:"call"`
@@ -87,8 +92,9 @@ type Op struct {
 
 	Result Result `json:"result,omitempty"`
 	Token  int64  `json:"token,omitempty"` // OK: the lock_time that was written or found
-	// Refused, Status: the row.
+	// Refused, AlreadyRun, Status: the row.
 	Holder   string `json:"holder,omitempty"`
+	Seen     int64  `json:"seen,omitempty"` // its tick
 	LockTime int64  `json:"lock_time,omitempty"`
 	Age      int64  `json:"age,omitempty"`
 	Locked   bool   `json:"locked,omitempty"`
@@ -101,9 +107,25 @@ const forever = math.MaxInt64
 
 func (o Op) open() bool { return o.Result == "" || o.Result == Unknown }
 
-// short returns what fits into a box of the picture.
+// leaves returns the tick that a release leaves in the row.
+func (o Op) leaves() int64 {
+	if o.Back {
+		return o.Tick - 1
+	}
+	return o.Tick
+}
+
+// name is that of the kind.
+func (o Op) name() string {
+	if o.Back {
+		return "GiveBack"
+	}
+	return string(o.Kind)
+}
+
+// short is what fits into a box of the picture.
 func (o Op) short() string {
-	s := strings.TrimSpace(fmt.Sprintf("%s %s", o.Kind, o.Owner))
+	s := strings.TrimSpace(fmt.Sprintf("%s %s", o.name(), o.Owner))
 	if o.Result == Refused {
 		return s + ": held by " + o.Holder
 	}
@@ -111,7 +133,10 @@ func (o Op) short() string {
 }
 
 func (o Op) String() string {
-	s := fmt.Sprintf("%-12s %-14s %-9s", o.Kind, o.Owner, o.Result)
+	s := fmt.Sprintf("%-12s %-14s %-9s", o.name(), o.Owner, o.Result)
+	if o.Tick != 0 {
+		s += fmt.Sprintf(" tick %d", o.Tick)
+	}
 	if o.Token != 0 {
 		s += fmt.Sprintf(" lock_time %d", o.Token)
 	}
@@ -119,7 +144,8 @@ func (o Op) String() string {
 		s += fmt.Sprintf(" token %d", o.Lease)
 	}
 	if o.Holder != "" {
-		s += fmt.Sprintf(" row: %s since %d, age %d, locked %v", o.Holder, o.LockTime, o.Age, o.Locked)
+		s += fmt.Sprintf(" row: %s since %d, age %d, locked %v, tick %d", o.Holder, o.LockTime, o.Age,
+			o.Locked, o.Seen)
 	}
 	if o.Kind == Lock || o.Kind == Acquire {
 		s += fmt.Sprintf(" longest %d", o.Max)
@@ -261,8 +287,8 @@ func ReadHistory(paths ...string) ([]Op, error) {
 			// Its process was killed. If it was granted too late, it may have been released again
 			// before that.
 			all = append(all, Op{ID: -o.ID, Parent: o.ID, Client: o.Client, Kind: Release, Job: o.Job,
-				Owner: o.Owner,
-				Call:  o.Call, Since: o.Since, Result: Unknown, Return: forever, Before: forever})
+				Owner: o.Owner, Tick: o.Tick, Back: o.Tick != 0,
+				Call: o.Call, Since: o.Since, Result: Unknown, Return: forever, Before: forever})
 		}
 		if o.open() {
 			o.Result, o.Return, o.Before = Unknown, forever, forever

@@ -46,8 +46,23 @@ func invariants(ops []Op, written []Written) (violations []string) {
 		}
 		latest = max(latest, o.Call)
 	}
-	// Never two holders: the next one wins after the previous has released the lock or its time
-	// is up, counted from before it asked.
+	// A tick is run once, and none after a later one.
+	for _, o := range takes {
+		if o.Tick == 0 {
+			continue
+		}
+		for _, p := range ops {
+			before := p.Result == OK && p.Parent == 0 && p.Owner != o.Owner && p.Return < o.Call
+			switch {
+			case before && p.Kind == Acquire && p.Tick > o.Tick:
+				bad("a tick after a later one:\n\t%v\n\t%v", p, o)
+			case before && p.Kind == Release && p.leaves() >= o.Tick:
+				bad("a tick that was run before:\n\t%v\n\t%v", p, o)
+			}
+		}
+	}
+	// Never two holders: whoever wins does so after the one before has let go or its time is up,
+	// counted from before it asked.
 	for i := 1; i < len(takes); i++ {
 		if o, was := takes[i], takes[i-1]; o.Owner != was.Owner {
 			if until := holds(was, ops, o.Return); until > o.Return {

@@ -35,6 +35,7 @@ type row struct {
 	first, last     int64  // the token of the term is between them
 	lo, hi          int64  // the lock_time is between them
 	told            int64  // the last lock_time of the term that its holder knows
+	tick            int64  // which was the last to be run; 0: none
 	over            bool   // the history has ended: what is left never happened
 }
 
@@ -44,8 +45,10 @@ var fresh = row{enabled: true, lo: year1, hi: year1}
 
 // term reports whether the row may be in the term of the lease, and narrows it down to that.
 func (r row) term(o Op) (bool, row) {
-	ok := r.locked && r.owner == o.Owner && (o.Lease == 0 || r.first <= o.Lease && o.Lease <= r.last)
-	if ok && o.Lease != 0 {
+	// A release of a tick is also of what a late attempt of its own has acquired again.
+	any := o.Lease == 0 || o.Kind == Release && o.Tick != 0
+	ok := r.locked && r.owner == o.Owner && (any || r.first <= o.Lease && o.Lease <= r.last)
+	if ok && !any {
 		r.first, r.last = o.Lease, o.Lease
 	}
 	return ok, r
@@ -61,8 +64,11 @@ func (r row) lost(o Op) bool {
 
 // free unlocks the row.
 func (r row) free(o Op) row {
-	if r.locked = false; o.Kind == Force {
+	switch r.locked = false; {
+	case o.Kind == Force:
 		r.freed = o.Owner
+	case o.Kind == Release:
+		r.tick = o.leaves()
 	}
 	return r
 }
@@ -139,7 +145,8 @@ func (r row) step(o Op) (bool, row) {
 		return r.term(o)
 	case Status:
 		ok, seen := r.see(o.LockTime)
-		return ok && o.Locked == r.locked && o.Enabled == r.enabled && o.Holder == r.owner, seen
+		return ok && o.Locked == r.locked && o.Enabled == r.enabled && o.Holder == r.owner &&
+			o.Seen == r.tick, seen
 	}
 	panic("no such call: " + o.Kind)
 }
@@ -154,6 +161,11 @@ func (r row) dated(o Op) bool {
 	return o.Since <= o.Token && o.Token <= o.Before || r.lo < o.Token && o.Token <= after(r.hi, 1)
 }
 
+// run reports whether the tick of an acquisition counts as run.
+func (r row) run(o Op) bool {
+	return o.Tick != 0 && (r.tick > o.Tick || r.tick == o.Tick && !r.locked)
+}
+
 func (r row) lock(o Op) (bool, row) {
 	switch o.Result {
 	case JobDisabled:
@@ -162,18 +174,28 @@ func (r row) lock(o Op) (bool, row) {
 		if !r.enabled {
 			return false, r
 		}
-		return r.refusal(o)
+		ok, seen := r.refusal(o)
+		return ok && (o.Tick == 0 || r.tick < o.Tick), seen
+	case AlreadyRun:
+		if r.locked && r.tick == o.Tick {
+			ok, seen := r.refusal(o)
+			return r.enabled && ok && o.Locked, seen
+		}
+		ok, seen := r.see(o.LockTime)
+		now := o.LockTime + o.Age
+		return ok && r.enabled && r.run(o) && r.owner == o.Holder && r.tick == o.Seen &&
+			r.locked == o.Locked && o.Since <= now && now <= o.Before, seen
 	}
 	if r.locked && r.owner == o.Owner && r.lo <= o.Token && o.Token <= r.hi {
 		// Held already, and not expired.
 		r.first, r.last, r.lo, r.hi, r.told = o.Token, o.Token, o.Token, o.Token, o.Token
 		return r.enabled && (o.Max == 0 || o.Since <= after(o.Token, o.Max)), r
 	}
-	ok := r.enabled && o.Token > r.lo && r.dated(o) && (!r.locked || o.Max > 0 &&
+	ok := r.enabled && !r.run(o) && o.Token > r.lo && r.dated(o) && (!r.locked || o.Max > 0 &&
 		o.Token > after(r.lo, o.Max))
 	return ok, row{enabled: true, locked: true, freed: r.freed, owner: o.Owner, first: o.Token,
 		last: o.Token,
-		lo:   o.Token, hi: o.Token, told: o.Token}
+		lo:   o.Token, hi: o.Token, told: o.Token, tick: o.Tick}
 }
 
 // refusal checks that a refusal names the true holder, whose lock must not have expired. A
@@ -184,8 +206,8 @@ func (r row) refusal(o Op) (bool, row) {
 	ask := o.Kind == Lock || o.Kind == Acquire
 	expired := ask && o.Max > 0 && o.Since > after(o.LockTime, o.Max)
 	other := o.Holder != o.Owner || o.Kind == Force && o.LockTime != o.Lease
-	return ok && other && r.locked && r.owner == o.Holder && !expired && o.Since <= now &&
-		now <= o.Before, seen
+	return ok && other && r.locked && r.owner == o.Holder && r.tick == o.Seen && !expired &&
+		o.Since <= now && now <= o.Before, seen
 }
 
 // perhaps applies a call with an unknown outcome that takes effect now.
@@ -195,11 +217,11 @@ func (r row) perhaps(o Op) (changes bool, _ row) {
 	case Enable, Disable:
 		r.enabled = o.Kind == Enable
 	case Lock, Acquire:
-		if !r.enabled || r.locked && o.Max == 0 {
+		if !r.enabled || r.locked && o.Max == 0 || r.run(o) {
 			return false, r
 		}
-		r = row{enabled: true, locked: true, freed: r.freed, owner: o.Owner, lo: max(o.Since, r.lo+1),
-			hi: forever}
+		r = row{enabled: true, locked: true, freed: r.freed, owner: o.Owner, tick: o.Tick,
+			lo: max(o.Since, r.lo+1), hi: forever}
 		if was.locked {
 			r.lo = max(r.lo, after(was.lo, o.Max))
 		}
@@ -237,6 +259,9 @@ var model = porcupine.Model{
 		if r.locked {
 			s = fmt.Sprintf("LOCKED by %s, token %d to %d, lock_time %d to %d", r.owner, r.first, r.last,
 				r.lo, r.hi)
+		}
+		if r.tick != 0 {
+			s += fmt.Sprintf(", tick %d", r.tick)
 		}
 		if !r.enabled {
 			s += ", disabled"

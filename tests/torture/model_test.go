@@ -60,6 +60,28 @@ func unlocked(ms int64, owner string) Op {
 		Op{Kind: Unlock, Owner: owner, Result: OK})
 }
 
+// ticked is an acquisition of a tick, left and back its release, already a refusal because of a/1.
+func ticked(ms int64, owner string, tick int64) Op {
+	o := acquired(ms, owner)
+	o.Tick = tick
+	return o
+}
+
+func left(ms int64, owner string, tick int64) Op {
+	return at(ms, Op{Kind: Release, Owner: owner, Max: 100_000, Result: OK, Tick: tick})
+}
+
+func back(ms int64, owner string, tick int64) Op {
+	o := left(ms, owner, tick)
+	o.Back = true
+	return o
+}
+
+func already(ms int64, owner string, tick, seen int64, running bool) Op {
+	return at(ms, Op{Kind: Acquire, Owner: owner, Max: 100_000, Result: AlreadyRun, Tick: tick,
+		Holder: "a/1", LockTime: 10_500, Age: (ms - 10) * 1e3, Seen: seen, Locked: running})
+}
+
 func unknown(ms int64, k Kind, owner string) Op {
 	return at(ms, Op{Kind: k, Owner: owner, Max: 100_000, Result: Unknown})
 }
@@ -146,6 +168,25 @@ func TestCheck_model(t *testing.T) {
 			at(130, Op{Kind: Write, Owner: "a/1", Lease: 10_500, Result: OK})}},
 		{"a token that repeats", false, []Op{granted(10, "a/1"), unlocked(20, "a/1"),
 			func() Op { o := granted(10, "b/1"); o.Call, o.Return = 30e6, 31e6; return o }()}},
+		{"a tick after the one before", true, []Op{ticked(10, "a/1", 1), left(20, "a/1", 1),
+			ticked(30, "b/1", 2)}},
+		{"a tick twice", false, []Op{ticked(10, "a/1", 1), left(20, "a/1", 1), ticked(30, "b/1", 1)}},
+		{"a tick after a later one", false, []Op{ticked(10, "a/1", 2), left(20, "a/1", 2),
+			ticked(30, "b/1", 1)}},
+		{"a tick again whose run never ended", true, []Op{ticked(10, "a/1", 1), ticked(111, "b/1", 1)}},
+		{"a tick again that was given back", true, []Op{ticked(10, "a/1", 2), back(20, "a/1", 2),
+			ticked(30, "b/1", 2)}},
+		{"a tick before one that was given back", false, []Op{ticked(10, "a/1", 2), back(20, "a/1", 2),
+			ticked(30, "b/1", 1)}},
+		{"a tick already run", true, []Op{ticked(10, "a/1", 1), left(20, "a/1", 1),
+			already(30, "b/1", 1, 1, false)}},
+		{"a tick already run that was given back", false, []Op{ticked(10, "a/1", 2),
+			back(20, "a/1", 2), already(30, "b/1", 2, 2, false)}},
+		{"a tick that is being run", true, []Op{ticked(10, "a/1", 1), already(30, "b/1", 1, 1, true)}},
+		{"a tick that is being run by who has died", false, []Op{ticked(10, "a/1", 1),
+			already(120, "b/1", 1, 1, true)}},
+		{"a tick barred by one that is being run by who has died", true, []Op{ticked(10, "a/1", 2),
+			already(120, "b/1", 1, 2, true)}},
 		{"a token by another clock", false, []Op{func() Op {
 			o := granted(10,
 				"a/1")
@@ -246,6 +287,10 @@ func TestCheck_invariants(t *testing.T) {
 		{"two holders", []Op{granted(10, "a/1"), granted(30, "b/1")}, nil, "two holders"},
 		{"two holders after a renewal", []Op{granted(10, "a/1"), renewed(60, 10), granted(120, "b/1")},
 			nil, "two holders"},
+		{"a tick twice", []Op{ticked(10, "a/1", 1), left(20, "a/1", 1), ticked(30, "b/1", 1)}, nil,
+			"a tick that was run before"},
+		{"a tick after a later one", []Op{ticked(10, "a/1", 2), back(20, "a/1", 2),
+			ticked(30, "b/1", 1)}, nil, "a tick after a later one"},
 		{"the same token", []Op{granted(10, "a/1"), unlocked(20, "a/1"), granted(10, "b/1")}, nil,
 			"a token twice"},
 		{"a smaller token", []Op{granted(30, "a/1"), unlocked(32, "a/1"),

@@ -252,6 +252,7 @@ func (o Options) round(ctx context.Context, c *cluster, report *Report, number f
 		if i%8 == 7 {
 			j.Max = 0 // it never expires
 		}
+		j.Ticks = i%4 == 2
 		jobs = append(jobs, j)
 	}
 	f := &fleet{progress: make(chan struct{}, 1)}

@@ -131,8 +131,8 @@ func cutOff(t *testing.T, c *cluster, node int) {
 // without which one doesn't show.
 func TestCheck_guilty(t *testing.T) {
 	for name, lose := range map[string]int{"old client": 0, "non-atomic takeover": 0,
-		"client clock": 0, "unlock without owner check": 0, "renew after loss": 0,
-		"renewal not in doubt": 20} {
+		"client clock": 0, "unlock without owner check": 0, "renew after loss": 0, "tick twice": 0,
+		"tick given back as run": 0, "renewal not in doubt": 20} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
 			o.in = theCluster(t)

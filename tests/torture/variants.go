@@ -63,7 +63,13 @@ var variants = map[string]variant{
 		}
 		return inTerm.ReplaceAllString(q, strings.ReplaceAll(anyone, "$", "$$")+"$1")
 	}},
-	// A renewal without a reply counts as not made.
+	"tick twice": {say: func(_ int, q string) string {
+		return strings.Replace(q, "l.job_id::text = $4::text", "$4::text IS NULL", 1)
+	}},
+	"tick given back as run": {say: func(_ int, q string) string {
+		return strings.Replace(q, "job_id = $7::text", "job_id = coalesce($4::text, $7::text)", 1)
+	}},
+	// A renewal without a reply is one that has not been made.
 	"renewal not in doubt": {say: func(_ int, q string) string {
 		if !strings.HasPrefix(q, "UPDATE locks SET lock_time") {
 			return q

@@ -36,8 +36,8 @@ type words struct {
 // carry sends a statement with send, unless it loses it. If the reply is to be lost, send reads
 // the answer to the end.
 func (w *words) carry(ctx context.Context, query string,
-	send func(query string, lose bool) error) (*statement, error) {
-	s := begin(ctx, query)
+	args []driver.NamedValue, send func(query string, lose bool) error) (*statement, error) {
+	s := begin(ctx, query, args)
 	if w.lose == 0 || s.log == nil {
 		return s, send(w.say(query), false)
 	}
@@ -125,7 +125,7 @@ func (c *wireConn) CheckNamedValue(v *driver.NamedValue) error {
 
 func (c *wireConn) ExecContext(ctx context.Context, query string,
 	args []driver.NamedValue) (r driver.Result, err error) {
-	s, err := c.carry(ctx, query, func(query string, _ bool) (err error) {
+	s, err := c.carry(ctx, query, args, func(query string, _ bool) (err error) {
 		r, err = c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
 		return err
 	})
@@ -138,7 +138,7 @@ func (c *wireConn) QueryContext(ctx context.Context, query string,
 	args []driver.NamedValue) (driver.Rows, error) {
 	var r driver.Rows
 	var lost wireRows
-	s, err := c.carry(ctx, query, func(query string, lose bool) (err error) {
+	s, err := c.carry(ctx, query, args, func(query string, lose bool) (err error) {
 		r, err = c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
 		if err == nil && lose {
 			lost = wireRows{Rows: r, s: &statement{}}
@@ -201,7 +201,7 @@ type statement struct {
 	written     int64 // the lock_time of an acquisition or a renewal
 }
 
-func begin(ctx context.Context, query string) *statement {
+func begin(ctx context.Context, query string, args []driver.NamedValue) *statement {
 	s := &statement{ctx: ctx}
 	s.caller, _ = ctx.Value(callerKey{}).(caller)
 	if s.log == nil {
@@ -216,7 +216,8 @@ func begin(ctx context.Context, query string) *statement {
 			Max: s.op.Max, Lease: s.op.Lease})
 		return s
 	case strings.HasPrefix(query, "UPDATE locks SET status") && s.op.Kind == Acquire:
-		s.op.Kind = Release // Run's, or of what was granted too late
+		s.op.Kind = Release // Run's, or of what was granted too late, which leaves another tick
+		s.op.Back = args[6].Value != args[3].Value
 	case strings.HasPrefix(query, "SELECT"):
 		return &statement{} // a read leaves nothing in doubt
 	}
