@@ -360,36 +360,51 @@ func TestLock_backendIsShutDown(t *testing.T) {
 	})
 }
 
-func TestLock_serializationFailure(t *testing.T) {
+// TestLock_rowChangesMeanwhile: a call waits for a row, and another transaction commits a change.
+func TestLock_rowChangesMeanwhile(t *testing.T) {
+	tick := time.Date(2026, 3, 29, 2, 0, 0, 0, time.UTC)
+	expired := theirs
+	expired.JobID, expired.Age = tick.Format(time.RFC3339), 2*time.Hour
+	acquireTick := func(l *lock.Lock) error {
+		_, err := l.Acquire(t.Context(), lock.Job{ComponentName: component, JobName: job,
+			ComponentID: "a", Tick: tick, TTL: time.Hour})
+		return err
+	}
+	tests := []struct {
+		name   string
+		before dbtest.Row
+		update string
+		call   func(*lock.Lock) error
+		expect dbtest.Answer
+	}{
+		{"nothing", with(theirs, true, "UNLOCKED"), "enabled = enabled", doLock, dbtest.Granted},
+		{"locked", with(theirs, true, "UNLOCKED"), "component_id = 'c', job_id = '3', " +
+			"status = 'LOCKED', lock_time = clock_timestamp()", doLock, dbtest.RefusedBy("c", "3")},
+		{"disabled", with(theirs, true, "UNLOCKED"), "enabled = FALSE", doLock, dbtest.Disabled},
+		{"taken over", expired, "component_id = 'c', job_id = '3', lock_time = clock_timestamp()",
+			doLock, dbtest.RefusedBy("c", "3")},
+		{"tick is released", expired, "status = 'UNLOCKED'", acquireTick,
+			dbtest.AlreadyRun(false, tick.Format(time.RFC3339))},
+	}
 	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		lock.New(tb)
-		l := lock.New(e.OpenDSN(t, tb.DSN+"&default_transaction_isolation=serializable"))
-		// What the other transaction commits during the wait.
-		for _, test := range []struct {
-			name   string
-			update string
-			expect dbtest.Answer
-		}{
-			{"the same row", "UPDATE locks SET enabled = enabled", dbtest.Granted},
-			{"a lock", "UPDATE locks SET component_id = 'c', job_id = '3', status = 'LOCKED', lock_time " +
-				"= clock_timestamp()", dbtest.RefusedBy("c", "3")},
-			{"a disabled job", "UPDATE locks SET enabled = FALSE", dbtest.Disabled},
-		} {
-			t.Run(test.name, func(t *testing.T) {
-				tb := tb.With(t)
-				doings[1].prepare(tb)
-				other, err := tb.Begin()
-				require.NoError(t, err)
-				defer other.Rollback()
-				_, err = other.Exec(test.update)
-				require.NoError(t, err)
-				result := make(chan error, 1)
-				go func() { result <- doLock(l) }()
-				waitsFor(t, other, 0)
-				require.NoError(t, other.Commit())
-				test.expect(t, <-result)
-			})
+		for _, isolation := range []string{"read%20committed", "serializable"} {
+			l := lock.New(e.OpenDSN(t, tb.DSN+"&default_transaction_isolation="+isolation))
+			for _, test := range tests {
+				t.Run(isolation+"/"+test.name, func(t *testing.T) {
+					tb := tb.With(t)
+					tb.Put(test.before)
+					other := inTx(t, tb.DB)
+					_, err := other.Exec("UPDATE locks SET " + test.update)
+					require.NoError(t, err)
+					result := make(chan error, 1)
+					go func() { result <- test.call(l) }()
+					waitsFor(t, other, 0)
+					require.NoError(t, other.Commit())
+					test.expect(t, <-result)
+				})
+			}
 		}
 	})
 }
