@@ -383,6 +383,8 @@ func TestLock_rowChangesMeanwhile(t *testing.T) {
 		{"disabled", with(theirs, true, "UNLOCKED"), "enabled = FALSE", doLock, dbtest.Disabled},
 		{"taken over", expired, "component_id = 'c', job_id = '3', lock_time = clock_timestamp()",
 			doLock, dbtest.RefusedBy("c", "3")},
+		{"renewed", expired, "lock_time = clock_timestamp()", doLock,
+			dbtest.RefusedBy("b", expired.JobID.(string))},
 		{"tick is released", expired, "status = 'UNLOCKED'", acquireTick,
 			dbtest.AlreadyRun(false, tick.Format(time.RFC3339))},
 	}
