@@ -115,7 +115,7 @@ func (le *Lease) renew(ctx context.Context, r store.Request) (store.Result, erro
 	if err := le.enter(ctx); err != nil {
 		le.mu.Lock()
 		defer le.mu.Unlock()
-		le.state.Failed(time.Now(), false)
+		le.state.Unsent(time.Now())
 		return store.Result{}, r.Wrap(err)
 	}
 	defer le.leave()

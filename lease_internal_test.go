@@ -545,6 +545,20 @@ func TestLease_Err(t *testing.T) {
 	})
 }
 
+func TestLease_Check_behindARenewal(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *world) {
+		lease := w.acquire(backup)
+		w.script.does(script{after: on("renew", takes(5*time.Second))})
+		go lease.Renew(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		time.Sleep(time.Millisecond)
+		require.ErrorIs(t, lease.Renew(ctx), context.DeadlineExceeded, "its turn does not come")
+		require.NoError(t, lease.Check(t.Context(), nil), "the renewal under way has moved the row")
+		require.NoError(t, lease.Release(t.Context()))
+	})
+}
+
 func TestLease_Release(t *testing.T) {
 	t.Run("after renewals whose replies are lost", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, w *world) {
@@ -588,6 +602,19 @@ func TestLease_Release(t *testing.T) {
 			time.Sleep(ttl)
 			require.Empty(t, w.holder())
 			require.Empty(t, w.told(Lost))
+		})
+	})
+	t.Run("comes after a renewal that was answered too late, and one behind it", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, w *world) {
+			lease := w.acquire(backup)
+			w.script.does(script{after: on("renew", takes(trusted+time.Second))})
+			go lease.Renew(t.Context())
+			time.Sleep(time.Second)
+			go lease.Renew(lease.Context())
+			w.requireLost(lease, trusted)
+			time.Sleep(2 * time.Second)
+			require.NoError(t, lease.Release(t.Context()))
+			require.Empty(t, w.holder())
 		})
 	})
 	for _, end := range []struct {

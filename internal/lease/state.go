@@ -82,11 +82,17 @@ func (s *State) Answered(lockTime time.Time, doubt bool) {
 	s.asked, s.sent = false, time.Time{}
 }
 
+// Unsent records that a renewal was not sent: its turn did not come. Another may be under way.
+func (s *State) Unsent(now time.Time) {
+	s.due = now.Add(s.Interval() / 8) // there is time for several more
+	s.asked = false
+}
+
 // Failed records that the renewal has failed at now, and whether it may have moved the lock time.
 func (s *State) Failed(now time.Time, doubt bool) {
 	s.doubt(doubt)
-	s.due = now.Add(s.Interval() / 8) // there is time for several more
-	s.asked, s.sent = false, time.Time{}
+	s.Unsent(now)
+	s.sent = time.Time{}
 }
 
 func (s *State) doubt(doubt bool) {
@@ -111,7 +117,7 @@ type Action int
 // The actions.
 const (
 	Rest   Action = iota
-	Renew         // send a renewal; Answered or Failed must follow
+	Renew         // send a renewal; Answered, Failed or Unsent must follow
 	Expire        // the lease can't be trusted any more
 )
 

@@ -42,6 +42,8 @@ func failed(now float64, doubt bool) move {
 	return func(_ *testing.T, s *State) { s.Failed(at(now), doubt) }
 }
 
+func unsent(now float64) move { return func(_ *testing.T, s *State) { s.Unsent(at(now)) } }
+
 func deadline(want float64) move {
 	return func(t *testing.T, s *State) {
 		require.Equal(t, at(want), s.Deadline())
@@ -90,8 +92,10 @@ func TestState(t *testing.T) {
 			ticks(10, Rest, 15)}},
 		"failed": {0, 30, []move{ticks(10, Renew, 20), sent(10), failed(11,
 			false), term(1, 1), deadline(27), ticks(11, Rest, 12.25), ticks(12.25, Renew, 22.25)}},
-		"failed before it was sent": {0, 30, []move{ticks(10, Renew, 20), failed(11, false),
+		"not sent": {0, 30, []move{ticks(10, Renew, 20), unsent(11), term(1, 1),
 			ticks(12.25, Renew, 22.25)}},
+		"not sent behind another": {0, 30, []move{sent(9), ticks(10, Rest, 20), unsent(11),
+			term(1, 31), answered(9), term(9, 9)}},
 		"in doubt until answered": {0, 30, []move{sent(10), failed(11, true), term(1, 31),
 			sent(12), failed(13, false), term(1, 31), sent(14), answered(15), term(15,
 				45), sent(35), answered(36), term(36, 36)}},
