@@ -259,7 +259,7 @@ func (w *world) requireLost(lease *Lease, after time.Duration) {
 	require.ErrorIs(w.t, lease.Err(), ErrLost)
 	synctest.Wait()
 	require.Len(w.t, w.told(Lost), 1)
-	require.ErrorIs(w.t, w.told(Lost)[0].Err, ErrLost)
+	require.Equal(w.t, context.Cause(lease.Context()), w.told(Lost)[0].Err)
 }
 
 func TestLease_keep(t *testing.T) {
@@ -803,6 +803,7 @@ func TestJob_Wait(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.ErrorAs(t, err, new(*ErrUnauthorised))
 			require.Equal(t, 5*time.Second, w.elapsed())
+			require.Len(t, w.told(Refused), 1)
 		})
 	})
 	t.Run("until the lock expires", func(t *testing.T) {

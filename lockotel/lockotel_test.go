@@ -396,6 +396,8 @@ func TestObserver_Observe_hold(t *testing.T) {
 		require.Empty(t, s.ended("lock.Renew"), "though it was renewed")
 		require.Contains(t, s.metrics(),
 			"lock.operation.name=Renew lock.operation.result=renewed} count=6 ")
+		require.NotContains(t, s.metrics(),
+			"lock.lease.active {lock.component.name=shop lock.job.name=report}", "a Lock is no lease")
 	})
 }
 
@@ -424,137 +426,32 @@ func TestObserver_Observe_exemplar(t *testing.T) {
 }
 
 func TestObserver_Observe_active(t *testing.T) {
-	acquire := func(t *testing.T, l *lock.Lock) *lock.Lease {
-		lease, err := l.Acquire(t.Context(), job("a"))
-		require.NoError(t, err)
-		return lease
-	}
-	// is checks how many leases are active, and how many holds have ended.
-	type is = func(active, ended int)
-	for name, test := range map[string]func(t *testing.T, l, other *lock.Lock,
-		db *observedtest.Database, is is){
-		"released": func(t *testing.T, l, _ *lock.Lock, _ *observedtest.Database, is is) {
-			lease := acquire(t, l)
-			time.Sleep(100 * time.Second) // renewed meanwhile
-			is(1, 0)
-			require.NoError(t, lease.Release(t.Context()))
-			require.NoError(t, lease.Release(t.Context()))
-			is(0, 1)
-		},
-		"lost, then released": func(t *testing.T, l, _ *lock.Lock, db *observedtest.Database, is is) {
-			lease := acquire(t, l)
-			db.Hung.Store(true)
-			<-lease.Context().Done()
-			synctest.Wait()
-			is(0, 1)
-			db.Hung.Store(false)
-			require.NoError(t, lease.Release(t.Context()), "the row is still its own")
-			is(0, 1)
-		},
-		"its context ended, and nobody released it": func(t *testing.T, l, _ *lock.Lock,
-			_ *observedtest.Database, is is) {
-			ctx, cancel := context.WithCancel(t.Context())
-			_, err := l.Acquire(ctx, job("a"))
-			require.NoError(t, err)
-			cancel()
-			time.Sleep(30 * time.Second)
-			is(1, 0)
-			time.Sleep(time.Millisecond)
-			is(0, 0)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				db, s := observedtest.Open(t), newTelemetry(t)
-				test(t, db.Observed(t, s.observer().Observe), db.Observed(t, nil), db, func(active, ended int) {
-					t.Helper()
-					require.Contains(t, s.metrics(),
-						fmt.Sprintf("lock.lease.active {lock.component.name=shop lock.job.name=backup} %d{lease}\n",
-							active))
-					require.Len(t, s.ended("lock.Hold"), ended)
-				})
-			})
-		})
-	}
-}
-
-// TestObserver_Observe_Lock, and is no lease.
-func TestObserver_Observe_Lock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTelemetry(t)
-		db := observedtest.Open(t)
-		l := db.Observed(t, s.observer().Observe)
-		for range 2 {
-			require.NoError(t, l.Lock("shop", "a", "backup", "1", time.Minute),
-				"the second time by who has it")
-			time.Sleep(10 * time.Second)
+		l := lock.NewMemory(lock.Options{Observer: s.observer().Observe})
+		// is checks how many leases are active, and how many holds have ended.
+		is := func(active, ended int) {
+			t.Helper()
+			require.Contains(t, s.metrics(), fmt.Sprintf(
+				"lock.lease.active {lock.component.name=shop lock.job.name=backup} %d{lease}\n", active))
+			require.Len(t, s.ended("lock.Hold"), ended)
 		}
-		require.NoError(t, l.Unlock("shop", "a", "backup", "1"))
-		require.NoError(t, l.Unlock("shop", "a", "backup", "1"))
-		require.Contains(t, s.metrics(),
-			"lock.hold.duration {lock.component.name=shop lock.job.name=backup} count=1 sum=20s\n")
-		require.NotContains(t, s.metrics(), "lock.lease.active")
+		lease, err := l.Acquire(t.Context(), job("a"))
+		require.NoError(t, err)
+		time.Sleep(100 * time.Second) // renewed meanwhile
+		is(1, 0)
+		require.NoError(t, lease.Release(t.Context()))
+		is(0, 1)
 
-		require.NoError(t, l.Lock("shop", "a", "backup", "2", time.Minute))
-		time.Sleep(time.Second)
-		require.NoError(t, l.ForceRelease(t.Context(), "shop", "backup", lock.Holder{ComponentID: "a",
-			JobID: "2"}))
-		require.Contains(t, s.metrics(), "count=2 sum=21s\n")
-
-		db.Takes = time.Second
-		begun := time.Now()
-		require.NoError(t, l.LockContext(t.Context(), "shop", "a", "backup", "3", time.Minute))
-		require.NotEqual(t, begun, time.Now())
-		require.NoError(t, l.UnlockContext(t.Context(), "shop", "a", "backup", "3"))
-		require.Equal(t, begun, s.ended("lock.Hold")[2].StartTime(), "from when it was asked for")
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err = l.Acquire(ctx, job("a")) // and nobody releases it
+		require.NoError(t, err)
+		cancel()
+		time.Sleep(30 * time.Second)
+		is(1, 1)
+		time.Sleep(time.Millisecond)
+		is(0, 1)
 	})
-}
-
-// TestObserver_Observe_late: goroutines report in another order than that of the database.
-func TestObserver_Observe_late(t *testing.T) {
-	type told struct {
-		kind  lock.EventKind
-		token int64
-	}
-	for name, c := range map[string]struct {
-		events []told
-		active int
-	}{
-		"the end of the one before": {[]told{{lock.Acquired, 1}, {lock.Acquired, 2},
-			{lock.Released, 1}}, 1},
-		"the end of the one after": {[]told{{lock.Acquired, 1}, {lock.Acquired, 2},
-			{lock.Released, 2}}, 0},
-		"the beginning of the one before": {[]told{{lock.Acquired, 2}, {lock.Acquired, 1},
-			{lock.Released, 2}}, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newTelemetry(t)
-			o := s.observer()
-			for _, e := range c.events {
-				call := "Acquire"
-				if e.kind == lock.Released {
-					call = "Release"
-				}
-				o.Observe(t.Context(), lock.Event{Kind: e.kind, Operation: call, Token: e.token})
-			}
-			require.Contains(t, s.metrics(), fmt.Sprintf("} %d{lease}\n", c.active))
-			require.Len(t, s.ended("lock.Hold"), 1)
-		})
-	}
-}
-
-// TestObserver_Observe_never_ends: a Lock without an Unlock, as one does to pace something.
-func TestObserver_Observe_never_ends(t *testing.T) {
-	s := newTelemetry(t)
-	o := s.observer()
-	for i := range 9 {
-		o.Observe(t.Context(), lock.Event{Kind: lock.Acquired, Operation: "Lock", JobID: fmt.Sprint(i),
-			Token: int64(i)})
-	}
-	for i := range 9 {
-		o.Observe(t.Context(), lock.Event{Kind: lock.Released, Operation: "Unlock", JobID: fmt.Sprint(i)})
-	}
-	require.Len(t, s.ended("lock.Hold"), 8)
 }
 
 func TestObserver_Observe_buckets(t *testing.T) {
@@ -622,44 +519,6 @@ func TestObserver_concurrent(t *testing.T) {
 	runs.Wait()
 	require.Len(t, s.ended("lock.Hold"), 80)
 	require.Equal(t, 3, strings.Count(s.metrics(), "} 0{lease}\n"))
-}
-
-// BenchmarkObserve measures what a call of the lock waits for, with an SDK that drops its spans.
-func BenchmarkObserve(b *testing.B) {
-	l := observedtest.Open(b).Observed(b, nil)
-	if err := l.Lock("shop", "b", "backup", "2", 0); err != nil {
-		b.Fatal(err)
-	}
-	refusal := l.Lock("shop", "a", "backup", "1", 0)
-	for name, events := range map[string][]lock.Event{
-		"renewed": {{Kind: lock.Renewed, Operation: "Renew", Token: 1, Took: time.Millisecond,
-			Held: time.Minute}},
-		"refused": {{Kind: lock.Refused, Operation: "Lock", Took: time.Millisecond, Err: refusal}},
-		"acquired and released": {
-			{Kind: lock.Acquired, Operation: "Acquire", Token: 1, Took: time.Millisecond},
-			{Kind: lock.Released, Operation: "Release", Token: 1, Took: time.Millisecond, Held: time.Minute},
-		},
-	} {
-		for i := range events {
-			events[i].ComponentName, events[i].JobName, events[i].TTL = "shop", "backup", time.Minute
-		}
-		b.Run(name, func(b *testing.B) {
-			o, err := lockotel.New(lockotel.Options{
-				MeterProvider:  sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader())),
-				TracerProvider: sdktrace.NewTracerProvider(),
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-			ctx := b.Context()
-			b.ReportAllocs()
-			for b.Loop() {
-				for _, e := range events {
-					o.Observe(ctx, e)
-				}
-			}
-		})
-	}
 }
 
 // Several observers on one provider are added up.
