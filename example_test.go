@@ -116,20 +116,6 @@ func ExampleLease_Check() {
 	}
 }
 
-func ExampleNewMemory() {
-	l := lock.NewMemory(lock.Options{})
-	err := l.Run(context.Background(), lock.Job{ComponentName: "shop", JobName: "report",
-		TTL: time.Minute},
-		func(ctx context.Context) error {
-			fmt.Println("reporting, token above 0:", lock.LeaseFrom(ctx).Token() > 0)
-			return nil
-		})
-	fmt.Println(err)
-	// Output:
-	// reporting, token above 0: true
-	// <nil>
-}
-
 // A refusal says who holds the lock, and for how long.
 func ExampleErrUnauthorised() {
 	l, clock := locktest.New()
@@ -224,51 +210,6 @@ func ExampleLock_List() {
 	// shop/report: disabled
 }
 
-// Before a deployment: let nobody begin, and wait for the run that is under way.
-func ExampleLock_Status() {
-	l := lock.NewMemory(lock.Options{})
-	ctx := context.Background()
-	if err := l.Disable("shop", "backup"); err != nil {
-		log.Fatal(err)
-	}
-	for {
-		s, err := l.Status(ctx, "shop", "backup")
-		if err != nil {
-			log.Fatal(err)
-		}
-		if !s.Locked {
-			fmt.Println("nobody is at it; enabled:", s.Enabled)
-			break
-		}
-		time.Sleep(time.Second)
-	}
-	// Output:
-	// nobody is at it; enabled: false
-}
-
-// Locked is the status in the row. Whether the lock has expired depends on the TTL of the
-// challenger.
-func ExampleStatus_Expired() {
-	l, clock := locktest.New()
-	if err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour); err != nil {
-		log.Fatal(err)
-	}
-	clock.Advance(90 * time.Minute)
-	s, err := l.Status(context.Background(), "shop", "backup")
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("locked:", s.Locked)
-	fmt.Println("expired after an hour:", s.Expired(time.Hour))
-	fmt.Println("expired after two:", s.Expired(2*time.Hour))
-	fmt.Println("expired without a TTL:", s.Expired(0))
-	// Output:
-	// locked: true
-	// expired after an hour: true
-	// expired after two: false
-	// expired without a TTL: false
-}
-
 // The machine of instance-1 is gone, and nobody wants to wait until its lock expires.
 // ForceRelease names the holder that was seen, so that it doesn't release a newer holder.
 func ExampleLock_ForceRelease() {
@@ -297,24 +238,33 @@ func ExampleLock_ForceRelease() {
 	// not released: instance-2 has it now
 }
 
+// Before a deployment: let nobody begin, and wait for the run that is under way.
 func ExampleLock_Disable() {
 	l := lock.NewMemory(lock.Options{})
+	ctx := context.Background()
 	if err := l.Disable("shop", "backup"); err != nil {
 		log.Fatal(err)
 	}
+	for {
+		s, err := l.Status(ctx, "shop", "backup")
+		if err != nil {
+			log.Fatal(err)
+		}
+		if !s.Locked {
+			fmt.Println("nobody is at it; enabled:", s.Enabled)
+			break
+		}
+		time.Sleep(time.Second)
+	}
+
 	err := l.Lock("shop", "instance-1", "backup", "run-1", time.Hour)
 	var off *lock.ErrDisabled
 	if errors.As(err, &off) {
 		fmt.Println(off.JobName(), "is switched off")
 	}
-
-	if err := l.Enable("shop", "backup"); err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(l.Lock("shop", "instance-1", "backup", "run-1", time.Hour))
 	// Output:
+	// nobody is at it; enabled: false
 	// backup is switched off
-	// <nil>
 }
 
 // A table from a migration, and two observers: a logger, and a function for metrics.
@@ -412,25 +362,6 @@ func ExampleJob_spacing() {
 	// filling it
 	// somebody did, 20m0s ago
 	// filling it
-}
-
-// A job that has begun goes on when it is disabled, unless it says otherwise.
-func ExampleJob_stopWhenDisabled() {
-	l := lock.NewMemory(lock.Options{})
-	job := lock.Job{ComponentName: "shop", JobName: "import", TTL: 3 * time.Second,
-		StopWhenDisabled: true}
-	err := l.Run(context.Background(), job, func(ctx context.Context) error {
-		if err := l.Disable("shop", "import"); err != nil { // as the one on call does
-			return err
-		}
-		<-ctx.Done() // within a third of TTL
-		return nil
-	})
-	var disabled *lock.ErrDisabled
-	fmt.Println("stopped:", errors.Is(err, lock.ErrLost), "because it is disabled:",
-		errors.As(err, &disabled))
-	// Output:
-	// stopped: true because it is disabled: true
 }
 
 // Acquire returns a Lease for code that decides itself when to begin and when to stop.
@@ -536,52 +467,6 @@ func ExampleLease_TakenFrom() {
 	// throwing away what run-1 of instance-1 has left behind
 	// importing
 	// <nil>
-}
-
-// A function deep in the job finds the lease in its context.
-func ExampleLeaseFrom() {
-	upload := func(ctx context.Context) {
-		lease := lock.LeaseFrom(ctx)
-		if lease == nil {
-			fmt.Println("uploading, without a lock")
-			return
-		}
-		fmt.Println("uploading for", lease.Job().JobName)
-	}
-	ctx := context.Background()
-	upload(ctx)
-	err := lock.NewMemory(lock.Options{}).Run(ctx, lock.Job{ComponentName: "shop", JobName: "report",
-		TTL: time.Minute},
-		func(ctx context.Context) error {
-			upload(ctx)
-			return nil
-		})
-	fmt.Println(err)
-	// Output:
-	// uploading, without a lock
-	// uploading for report
-	// <nil>
-}
-
-// Within one process, without names and without waiting: a handler that does nothing while it is
-// already at work.
-func ExampleLocalLock() {
-	var reloading lock.LocalLock
-	reload := func(work func()) {
-		if reloading.Lock() != nil {
-			fmt.Println("it is being reloaded already")
-			return
-		}
-		defer reloading.Unlock()
-		work()
-	}
-	reload(func() {
-		fmt.Println("reloading")
-		reload(func() { fmt.Println("never") })
-	})
-	// Output:
-	// reloading
-	// it is being reloaded already
 }
 
 // A service takes a Locker. Its caller decides whether there is something to share.
