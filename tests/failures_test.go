@@ -611,6 +611,9 @@ func TestOptions_NoDDL_missingTable(t *testing.T) {
 			require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
 			require.Equal(t, 1, strings.Count(err.Error(), "permission denied"))
 		}
+		noDDL, err := lock.NewWith(db, lock.Options{NoDDL: true})
+		require.NoError(t, err)
+		notRefused(t, doLock(noDDL), "Lock", "does not exist", "Options.NoDDL is set")
 
 		lock.New(tb) // its owner creates it
 		for _, d := range doings {
