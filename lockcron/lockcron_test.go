@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -302,81 +301,6 @@ func TestJob_Run_lost_and_panic(t *testing.T) {
 		s, err := l.Status(t.Context(), "shop", "report")
 		require.NoError(t, err)
 		require.False(t, s.Locked)
-	})
-}
-
-// at is a schedule of a few ticks that are due at once.
-type at struct {
-	tick time.Time
-	left int
-}
-
-func (a *at) Next(t time.Time) time.Time {
-	if a.left--; a.left < 0 {
-		return time.Time{}
-	}
-	return a.tick
-}
-
-// fires lets a cron fire one tick, and returns its outcome.
-func fires(t *testing.T, l *lock.Lock, j *journal, tick time.Time,
-	f func(context.Context) error) locktick.Result {
-	c := cron.New(cron.WithLogger(cron.DiscardLogger))
-	results := make(chan locktick.Result, 1)
-	g := j.guard(l, 0)
-	g.Job.TTL = time.Hour
-	g.Report = func(_ context.Context, r locktick.Result) { results <- r }
-	job, err := New(t.Context(), g, &at{tick, 3}, f) // two of which Check has asked for
-	require.NoError(t, err)
-	c.Schedule(job, job)
-	c.Start()
-	defer func() { <-c.Stop().Done() }()
-	return <-results
-}
-
-func TestJob_Run_database(t *testing.T) {
-	db := dbtest.Engine{Driver: "postgres", DSN: dbtest.PostgresDSN()}.Open(t)
-	l, j := lock.New(db), newJournal()
-	noon := day(3, 1).Add(12 * time.Hour)
-
-	t.Run("of many crons that fire a tick one runs it", func(t *testing.T) {
-		for i := range 3 {
-			var all sync.WaitGroup
-			for range 8 {
-				all.Go(func() { fires(t, l, j, noon.Add(time.Duration(i)*time.Minute), j.run) })
-			}
-			all.Wait()
-		}
-		require.Equal(t, map[string]int{"2000-03-01T12:00:00Z": 1, "2000-03-01T12:01:00Z": 1,
-			"2000-03-01T12:02:00Z": 1}, j.runs)
-	})
-	t.Run("a holder that dies is replaced when its lock has expired", func(t *testing.T) {
-		ctx, die := context.WithCancel(t.Context())
-		lease, err := l.Acquire(ctx, lock.Job{ComponentName: "shop", JobName: "report",
-			ComponentID: "dead",
-			Tick:        noon.Add(time.Hour), TTL: time.Hour})
-		require.NoError(t, err)
-		die()
-		<-lease.Context().Done()
-		r := fires(t, l, j, noon.Add(2*time.Hour), j.run)
-		require.Equal(t, locktick.Held, r.Outcome, r.Err)
-		_, err = db.Exec("UPDATE locks SET lock_time = lock_time - INTERVAL '2 hours'")
-		require.NoError(t, err)
-		r = fires(t, l, j, noon.Add(3*time.Hour), func(ctx context.Context) error {
-			if !strings.HasPrefix(lock.LeaseFrom(ctx).TakenFrom().ComponentID, "dead/") {
-				return errors.New("it was not taken over")
-			}
-			return nil
-		})
-		require.Equal(t, locktick.Ran, r.Outcome)
-		require.NoError(t, r.Err)
-	})
-	t.Run("when the database is away nothing is run", func(t *testing.T) {
-		require.NoError(t, db.Close())
-		r := fires(t, l, j, noon.Add(4*time.Hour),
-			func(context.Context) error { panic("it runs without the lock") })
-		require.Equal(t, locktick.Failed, r.Outcome)
-		require.ErrorContains(t, r.Err, "database is closed")
 	})
 }
 

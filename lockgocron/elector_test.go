@@ -1,7 +1,10 @@
 package lockgocron_test
 
 import (
+	"bytes"
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"io"
 	"log/slog"
 	"sync"
@@ -177,6 +180,67 @@ func TestNewElector_error(t *testing.T) {
 	}
 	_, err := lockgocron.NewElector(nil, leadership, nil)
 	require.ErrorContains(t, err, "no Lock")
+}
+
+func TestElector_leader_dies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := lock.NewMemory(lock.Options{})
+		ctx, die := context.WithCancel(t.Context())
+		_, err := l.Acquire(ctx, leadership)
+		require.NoError(t, err)
+		die()
+		e := elector(t, l)
+		time.Sleep(leadership.TTL)
+		require.ErrorIs(t, e.IsLeader(t.Context()), lockgocron.ErrNotLeader)
+		time.Sleep(1500 * time.Millisecond) // the longest Poll
+		require.NoError(t, e.IsLeader(t.Context()))
+		require.NoError(t, e.Close())
+	})
+}
+
+// mute is a database that never answers.
+type mute struct{ asked atomic.Int64 }
+
+func (m *mute) Connect(ctx context.Context) (driver.Conn, error) {
+	m.asked.Add(1)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (m *mute) Driver() driver.Driver { return nil }
+
+func TestElector_database(t *testing.T) {
+	for name, test := range map[string]struct {
+		away bool
+		says string
+	}{
+		"a connection that has gone silent is given up": {false, "there was no answer within 9s"},
+		"when the database is away nobody leads":        {true, "database is closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var m mute
+				db := sql.OpenDB(&m)
+				defer db.Close()
+				if test.away {
+					require.NoError(t, db.Close())
+				}
+				l, err := lock.NewWith(db, lock.Options{NoDDL: true,
+					Retry: lock.RetryPolicy{AttemptTimeout: time.Hour}})
+				require.NoError(t, err)
+				var out bytes.Buffer
+				e, err := lockgocron.NewElector(l, leadership, slog.New(slog.NewTextHandler(&out, nil)))
+				require.NoError(t, err)
+				time.Sleep(leadership.TTL + 1500*time.Millisecond)
+				synctest.Wait()
+				require.ErrorIs(t, e.IsLeader(t.Context()), lockgocron.ErrNotLeader)
+				require.ErrorContains(t, e.IsLeader(t.Context()), test.says)
+				require.Contains(t, out.String(), "there is no telling who leads")
+				require.Equal(t, !test.away, m.asked.Load() == 2, "it asks again")
+				require.NoError(t, e.Close())
+			})
+		})
+	}
 }
 
 // A scheduler's timer may be quicker than the lease's, as in a process that was stopped and

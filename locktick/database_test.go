@@ -3,10 +3,7 @@ package locktick_test
 import (
 	"context"
 	"database/sql"
-	"net/http"
-	"net/http/httptest"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -70,80 +67,4 @@ func TestGuard_Run_database_holder_dies(t *testing.T) {
 	require.Equal(t, locktick.Ran, r.Outcome, r.Err)
 	require.NoError(t, r.Err)
 	require.Equal(t, locktick.AlreadyRun, g.Run(t.Context(), noon, nothing).Outcome)
-}
-
-func TestGuard_Run_database_away(t *testing.T) {
-	db := open(t)
-	g, told := guard(lock.New(db))
-	require.NoError(t, db.Close())
-	r := g.Run(t.Context(), noon, func(context.Context) error { panic("it runs without the lock") })
-	require.Equal(t, locktick.Failed, r.Outcome)
-	require.ErrorContains(t, r.Err, "database is closed")
-	require.Len(t, *told, 1)
-}
-
-func TestGuard_Handler_database(t *testing.T) {
-	f := newFleet(lock.New(open(t)))
-	var mu sync.Mutex
-	statuses := map[int]int{}
-	began, goOn := make(chan struct{}), make(chan struct{})
-	ask := func() {
-		g := f.guard(0)
-		g.Job.RetryFailed = true
-		w := httptest.NewRecorder()
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
-		r.Header.Set("Tick", tickName(noon))
-		g.Handler(locktick.FromHeader("Tick"), func(ctx context.Context) error {
-			close(began)
-			<-goOn
-			return f.run(ctx)
-		}).ServeHTTP(w, r)
-		mu.Lock()
-		defer mu.Unlock()
-		statuses[w.Code]++
-	}
-	var first, all sync.WaitGroup
-	first.Go(ask)
-	<-began
-	for range 7 {
-		all.Go(ask)
-	}
-	all.Wait()
-	require.Equal(t, map[int]int{http.StatusLocked: 7}, statuses,
-		"it is not known yet what comes of the run")
-	close(goOn)
-	first.Wait()
-	ask()
-	require.Equal(t, map[int]int{http.StatusLocked: 7, http.StatusOK: 2}, statuses)
-	f.requireEachOnce(t, locktick.Every(time.Hour), noon, noon)
-}
-
-// lossy loses the replies to acquisitions, after they were executed.
-type lossy struct{ *sql.DB }
-
-func (l lossy) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	if !strings.Contains(query, "INSERT") {
-		return l.DB.QueryRowContext(ctx, query, args...)
-	}
-	if _, err := l.DB.ExecContext(ctx, query, args...); err != nil {
-		panic(err)
-	}
-	over, cancel := context.WithCancel(ctx)
-	cancel()
-	return l.DB.QueryRowContext(over, query, args...)
-}
-
-func TestGuard_Run_database_lost_reply(t *testing.T) {
-	db := open(t)
-	g, _ := guard(lock.New(lossy{db}))
-	g.Job.ComponentID = "this"
-	r := g.Run(t.Context(), noon, func(context.Context) error { panic("it runs without the lock") })
-	require.Equal(t, locktick.Failed, r.Outcome)
-	require.ErrorIs(t, r.Err, lock.ErrOutcomeUnknown)
-	s, err := lock.New(db).Status(t.Context(), "shop", "report")
-	require.NoError(t, err)
-	require.Contains(t, s.Holder.ComponentID, "this/", "it was carried out")
-	require.False(t, s.Locked)
-	g.Lock = lock.New(db)
-	require.Equal(t, locktick.Ran, g.Run(t.Context(), noon, nothing).Outcome, "the tick is free")
 }
