@@ -9,7 +9,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
+	"github.com/cloudtrust/go-jobs/lock/internal/ticktest"
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
@@ -42,56 +42,6 @@ func parse(t *testing.T, spec string) cron.Schedule {
 	return s
 }
 
-// tickName is the name of a tick in the row.
-func tickName(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// skews are how far the clocks of the instances are ahead.
-var skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Millisecond,
-	-time.Millisecond, 4 * time.Second, -1700 * time.Millisecond, time.Millisecond,
-	-3 * time.Second, 800 * time.Millisecond, -time.Second, 1900 * time.Millisecond}
-
-// journal has the runs and outcomes of a fleet.
-type journal struct {
-	mu   sync.Mutex
-	runs map[string]int // how often a tick was run
-	told map[locktick.Outcome]int
-	errs []error // of Ran and Failed
-	news chan locktick.Result
-}
-
-func newJournal() *journal {
-	return &journal{runs: map[string]int{}, told: map[locktick.Outcome]int{},
-		news: make(chan locktick.Result, 1)}
-}
-
-func (j *journal) guard(l *lock.Lock, skew time.Duration) locktick.Guard {
-	return locktick.Guard{
-		Lock: l,
-		Job:  lock.Job{ComponentName: "shop", JobName: "report", TTL: 30 * time.Second},
-		Report: func(_ context.Context, r locktick.Result) {
-			j.mu.Lock()
-			defer j.mu.Unlock()
-			j.told[r.Outcome]++
-			if r.Err != nil && (r.Outcome == locktick.Ran || r.Outcome == locktick.Failed) {
-				j.errs = append(j.errs, r.Err)
-			}
-			select {
-			case j.news <- r:
-			default:
-			}
-		},
-		Now: func() time.Time { return time.Now().Add(skew) },
-	}
-}
-
-// run is the job: it counts the tick that its lease is for.
-func (j *journal) run(ctx context.Context) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.runs[lock.LeaseFrom(ctx).Job().JobID]++
-	return nil
-}
-
 func TestNew_clocks(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
 	require.NoError(t, err)
@@ -106,11 +56,12 @@ func TestNew_clocks(t *testing.T) {
 		skews    []time.Duration
 	}{
 		"every minute": {"0 * * * * *", time.UTC, day(3, 1),
-			day(3, 1).Add(time.Hour), time.Second, 0, skews},
+			day(3, 1).Add(time.Hour), time.Second, 0, ticktest.Skews},
 		"several within what clocks differ": {"* * * * * *", time.UTC, day(3, 1),
-			day(3, 1).Add(time.Minute), 100 * time.Millisecond, 900 * time.Millisecond, skews},
+			day(3, 1).Add(time.Minute), 100 * time.Millisecond, 900 * time.Millisecond,
+			ticktest.Skews},
 		"runs that outlive the TTL": {"0 */10 * * * *", time.UTC, day(3, 1),
-			day(3, 1).Add(3 * time.Hour), 9 * time.Minute, 0, skews},
+			day(3, 1).Add(3 * time.Hour), 9 * time.Minute, 0, ticktest.Skews},
 		"one a day ahead, one a day behind": {"0 */10 * * * *", time.UTC, day(3, 1), day(3, 5),
 			time.Second, 0, append(few, 24*time.Hour, -24*time.Hour)},
 		"hourly, when summer begins": {"0 0 * * * *", berlin, day(3, 25), day(3, 27), time.Second,
@@ -125,14 +76,14 @@ func TestNew_clocks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				time.Sleep(time.Until(test.from.Add(-time.Minute)))
-				l, j := lock.NewMemory(lock.Options{}), newJournal()
+				f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
 				for _, ahead := range test.skews {
 					c := cron.New(cron.WithLocation(test.location), cron.WithLogger(cron.DiscardLogger))
-					g := j.guard(l, ahead)
+					g := f.Guard(ahead)
 					g.Job.Wait = test.wait
 					job, err := New(t.Context(), g, parse(t, test.spec), func(ctx context.Context) error {
 						defer time.Sleep(test.takes)
-						return j.run(ctx)
+						return f.Run(ctx)
 					})
 					require.NoError(t, err)
 					c.Schedule(skewed{job, ahead}, job)
@@ -142,22 +93,10 @@ func TestNew_clocks(t *testing.T) {
 				time.Sleep(time.Until(test.to.Add(-5 * time.Second)))
 				synctest.Wait()
 
-				j.mu.Lock()
-				defer j.mu.Unlock()
-				require.Empty(t, j.errs)
-				schedule := parse(t, test.spec)
-				ticks := 0
-				tick, end := schedule.Next(test.from.In(test.location)), test.to.Add(-20*time.Second)
-				for ; tick.Before(end); tick = schedule.Next(tick) {
-					require.Equal(t, 1, j.runs[tickName(tick)], tick)
-					ticks++
-				}
-				require.Greater(t, ticks, 2)
-				for tick, times := range j.runs {
-					require.Equal(t, 1, times, tick)
-				}
-				require.Positive(t, j.told[locktick.AlreadyRun]+j.told[locktick.Running])
-				require.Equal(t, slices.Max(test.skews) > time.Minute, j.told[locktick.Ahead] > 0)
+				f.RequireEachOnce(t, parse(t, test.spec), test.from.In(test.location),
+					test.to.Add(-20*time.Second))
+				require.Positive(t, f.Told[locktick.AlreadyRun]+f.Told[locktick.Running])
+				require.Equal(t, slices.Max(test.skews) > time.Minute, f.Told[locktick.Ahead] > 0)
 			})
 		})
 	}
@@ -171,11 +110,11 @@ func TestNew_summer_begins(t *testing.T) {
 		"CRON_TZ=Europe/Berlin 0 30 2 * * *": time.UTC} {
 		synctest.Test(t, func(t *testing.T) {
 			time.Sleep(time.Until(day(3, 25)))
-			l, j := lock.NewMemory(lock.Options{}), newJournal()
+			f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
 			var at []string
 			for range 3 {
 				c := cron.New(cron.WithLocation(location), cron.WithLogger(cron.DiscardLogger))
-				job, err := New(t.Context(), j.guard(l, 0), parse(t, spec), func(context.Context) error {
+				job, err := New(t.Context(), f.Guard(0), parse(t, spec), func(context.Context) error {
 					at = append(at, time.Now().In(berlin).Format("02 15:04"))
 					return nil
 				})
@@ -197,13 +136,13 @@ func TestNew_many_entries(t *testing.T) {
 	cost := map[int]uint64{} // in bytes, of an entry
 	for _, entries := range []int{100, 2000} {
 		synctest.Test(t, func(t *testing.T) {
-			l, j := lock.NewMemory(lock.Options{}), newJournal()
+			f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
 			c := cron.New(cron.WithLogger(cron.DiscardLogger))
 			hourly := parse(t, "0 0 * * * *")
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			for i := range entries {
-				g := j.guard(l, 0)
+				g := f.Guard(0)
 				g.Job.JobName = fmt.Sprint("report-", i)
 				job, err := New(t.Context(), g, hourly, func(context.Context) error { return nil })
 				require.NoError(t, err)
@@ -214,7 +153,7 @@ func TestNew_many_entries(t *testing.T) {
 			synctest.Wait()
 			runtime.ReadMemStats(&after)
 			<-c.Stop().Done()
-			require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 2 * entries}, j.told)
+			require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 2 * entries}, f.Told)
 			cost[entries] = (after.TotalAlloc - before.TotalAlloc) / uint64(entries)
 		})
 	}
@@ -229,14 +168,14 @@ func day(month time.Month, d int) time.Time {
 
 func TestNew_every(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, j := lock.NewMemory(lock.Options{}), newJournal()
-		_, err := New(t.Context(), j.guard(l, 0), parse(t, "@every 1h"), j.run)
+		f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
+		_, err := New(t.Context(), f.Guard(0), parse(t, "@every 1h"), f.Run)
 		require.ErrorContains(t, err, "begins when the process starts")
 
 		begin := time.Now()
 		var runs []time.Duration
 		for range 4 { // begin ten minutes after the other
-			g := j.guard(l, 0)
+			g := f.Guard(0)
 			g.Job.Spacing = 55 * time.Minute
 			c := cron.New(cron.WithLogger(cron.DiscardLogger))
 			job, err := New(t.Context(), g, parse(t, "@every 1h"), func(context.Context) error {
@@ -258,33 +197,33 @@ func TestNew_every(t *testing.T) {
 func TestNew_error(t *testing.T) {
 	_, err := New(t.Context(), locktick.Guard{}, parse(t, "@hourly"), nil)
 	require.ErrorContains(t, err, "no Lock")
-	_, err = New(t.Context(), newJournal().guard(lock.NewMemory(lock.Options{}), 0), nil, nil)
+	_, err = New(t.Context(), ticktest.NewFleet(lock.NewMemory(lock.Options{})).Guard(0), nil, nil)
 	require.ErrorContains(t, err, "no schedule")
 }
 
 // Cron fires the entry by the schedule itself, and so the Job isn't told which tick it is.
 func TestJob_Run_other_schedule(t *testing.T) {
-	j := newJournal()
+	f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
 	hourly := parse(t, "@hourly")
-	job, err := New(t.Context(), j.guard(lock.NewMemory(lock.Options{}), 0), hourly,
+	job, err := New(t.Context(), f.Guard(0), hourly,
 		func(context.Context) error { panic("it runs") })
 	require.NoError(t, err)
 	job.Run()
-	require.Equal(t, map[locktick.Outcome]int{locktick.Failed: 1}, j.told)
-	require.ErrorContains(t, j.errs[0], "is the Job the schedule of its entry")
+	require.Equal(t, map[locktick.Outcome]int{locktick.Failed: 1}, f.Told)
+	require.ErrorContains(t, f.Errs[0], "is the Job the schedule of its entry")
 }
 
 func TestJob_Run_lost_and_panic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, j := lock.NewMemory(lock.Options{}), newJournal()
+		f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
 		var out bytes.Buffer
 		logger := cron.PrintfLogger(log.New(&out, "", 0))
 		c := cron.New(cron.WithLogger(logger), cron.WithChain(cron.Recover(logger)))
 		lost := make(chan error, 1)
-		job, err := New(t.Context(), j.guard(l, 0), parse(t, "0 * * * * *"),
+		job, err := New(t.Context(), f.Guard(0), parse(t, "0 * * * * *"),
 			func(ctx context.Context) error {
-				if s, err := l.Status(ctx, "shop", "report"); err == nil && len(lost) == 0 {
-					l.ForceRelease(ctx, "shop", "report", s.Holder)
+				if s, err := f.Lock.Status(ctx, "shop", "report"); err == nil && len(lost) == 0 {
+					f.Lock.ForceRelease(ctx, "shop", "report", s.Holder)
 					<-ctx.Done()
 					lost <- context.Cause(ctx)
 					return nil
@@ -298,7 +237,7 @@ func TestJob_Run_lost_and_panic(t *testing.T) {
 		<-c.Stop().Done()
 		require.ErrorIs(t, <-lost, lock.ErrLost)
 		require.Contains(t, out.String(), "the printer is on fire")
-		s, err := l.Status(t.Context(), "shop", "report")
+		s, err := f.Lock.Status(t.Context(), "shop", "report")
 		require.NoError(t, err)
 		require.False(t, s.Locked)
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/ticktest"
 	"github.com/cloudtrust/go-jobs/lock/lockgocron"
 )
 
@@ -48,14 +49,14 @@ func TestElector(t *testing.T) {
 		s := crontab(t, "0 * * * * *")
 		start := time.Now()
 		var electors []*lockgocron.Elector
-		for _, ahead := range skews {
+		for _, ahead := range ticktest.Skews {
 			clock := newSkewedClock(ahead)
-			e := elector(t, f.lock)
+			e := elector(t, f.Lock)
 			electors = append(electors, e)
 			sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
 				e.Func(func(ctx context.Context) error {
 					require.NoError(t, ctx.Err())
-					f.ran(tickName(clock.Now()))
+					f.Ran(ticktest.TickName(clock.Now()))
 					return nil
 				}), gocron.WithDistributedElector(e))
 			defer sched.Shutdown()
@@ -68,7 +69,7 @@ func TestElector(t *testing.T) {
 			time.Sleep(time.Minute)
 			require.Equal(t, leader, leaders(electors))
 		}
-		f.requireEachOnce(t, s, start.Add(5*time.Second), start.Add(20*time.Minute))
+		f.RequireEachOnce(t, s, start.Add(5*time.Second), start.Add(20*time.Minute))
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/ticktest"
 	"github.com/cloudtrust/go-jobs/lock/lockgocron"
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
@@ -36,11 +36,11 @@ func TestLocker_clocks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFleet(lock.NewMemory(lock.Options{}))
-				f.wait = test.wait
+				f.Wait = test.wait
 				s := crontab(t, test.crontab)
 				start := time.Now()
 				over := make(chan struct{})
-				clocks := skews
+				clocks := ticktest.Skews
 				if strings.Contains(name, "a day") {
 					clocks = []time.Duration{0, 24 * time.Hour, time.Second, -24 * time.Hour}
 				}
@@ -48,7 +48,7 @@ func TestLocker_clocks(t *testing.T) {
 					clock := newSkewedClock(ahead)
 					locker := f.locker(t, s, clock.Now)
 					task := locker.Func("report", func(ctx context.Context) error {
-						f.ran(lock.LeaseFrom(ctx).Job().JobID)
+						f.Ran(lock.LeaseFrom(ctx).Job().JobID)
 						select {
 						case <-time.After(test.takes):
 						case <-over:
@@ -64,9 +64,9 @@ func TestLocker_clocks(t *testing.T) {
 				synctest.Wait()
 				// The first two seconds are those of instances that begin at once with different
 				// ticks.
-				f.requireEachOnce(t, s, start.Add(6*time.Second), start.Add(test.lasts-5*time.Second))
-				require.Positive(t, f.told[locktick.AlreadyRun]+f.told[locktick.Running])
-				require.Equal(t, slices.Max(clocks) > time.Minute, f.told[locktick.Ahead] > 0)
+				f.RequireEachOnce(t, s, start.Add(6*time.Second), start.Add(test.lasts-5*time.Second))
+				require.Positive(t, f.Told[locktick.AlreadyRun]+f.Told[locktick.Running])
+				require.Equal(t, slices.Max(clocks) > time.Minute, f.Told[locktick.Ahead] > 0)
 			})
 		})
 	}
@@ -77,16 +77,13 @@ func TestLocker_DurationJob(t *testing.T) {
 		f := newFleet(lock.NewMemory(lock.Options{}))
 		every := locktick.Every(5 * time.Minute)
 		start := time.Now()
-		for _, ahead := range skews {
+		for _, ahead := range ticktest.Skews {
 			clock := newSkewedClock(ahead)
 			locker := f.locker(t, every, clock.Now)
 			s, err := gocron.NewScheduler(gocron.WithClock(clock), gocron.WithDistributedLocker(locker))
 			require.NoError(t, err)
 			_, err = s.NewJob(gocron.DurationJob(time.Duration(every)),
-				gocron.NewTask(locker.Func("report", func(ctx context.Context) error {
-					f.ran(lock.LeaseFrom(ctx).Job().JobID)
-					return nil
-				})), gocron.WithName("report"),
+				gocron.NewTask(locker.Func("report", f.Run)), gocron.WithName("report"),
 				gocron.WithStartAt(gocron.WithStartDateTime(every.Next(clock.Now()))))
 			require.NoError(t, err)
 			s.Start()
@@ -95,7 +92,7 @@ func TestLocker_DurationJob(t *testing.T) {
 		}
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		f.requireEachOnce(t, every, start.Add(time.Minute), start.Add(2*time.Hour))
+		f.RequireEachOnce(t, every, start.Add(time.Minute), start.Add(2*time.Hour))
 	})
 }
 
@@ -107,10 +104,7 @@ func TestLocker_clock_stepped_back(t *testing.T) {
 		locker := f.locker(t, s, clock.Now)
 		start := time.Now()
 		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
-			locker.Func("report", func(ctx context.Context) error {
-				f.ran(lock.LeaseFrom(ctx).Job().JobID)
-				return nil
-			}), gocron.WithDistributedLocker(locker))
+			locker.Func("report", f.Run), gocron.WithDistributedLocker(locker))
 		defer sched.Shutdown()
 		time.Sleep(30 * time.Second)
 		for range 20 {
@@ -118,7 +112,7 @@ func TestLocker_clock_stepped_back(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		synctest.Wait()
-		f.requireEachOnce(t, s, start, clock.Now().Add(-time.Minute))
+		f.RequireEachOnce(t, s, start, clock.Now().Add(-time.Minute))
 	})
 }
 
@@ -135,16 +129,16 @@ func TestLocker_Spacing(t *testing.T) {
 				for range 3 {
 					clock := newSkewedClock(0)
 					locker := f.locker(t, nil, clock.Now, func(g *locktick.Guard) { g.Job.Spacing = test.spacing })
-					sched := scheduler(t, clock, gocron.DurationJob(time.Minute), func() { f.ran("") },
+					sched := scheduler(t, clock, gocron.DurationJob(time.Minute), func() { f.Ran("") },
 						gocron.WithDistributedLocker(locker))
 					defer sched.Shutdown()
 					time.Sleep(10 * time.Second)
 				}
 				time.Sleep(3 * time.Minute)
 				synctest.Wait()
-				require.Equal(t, test.runs, f.runs[""])
-				require.Equal(t, test.spacing == 0, f.told[locktick.Failed] > 0)
-				for _, err := range f.errs {
+				require.Equal(t, test.runs, f.Runs[""])
+				require.Equal(t, test.spacing == 0, f.Told[locktick.Failed] > 0)
+				for _, err := range f.Errs {
 					require.ErrorContains(t, err, `job "report" has no Schedule in the Locker`)
 				}
 			})
@@ -229,15 +223,12 @@ func TestLocker_Schedule_running(t *testing.T) {
 		f := newFleet(lock.NewMemory(lock.Options{}))
 		clock := newSkewedClock(0)
 		locker := f.locker(t, crontab(t, "0 0 * * * *"), clock.Now)
-		task := locker.Func("report", func(ctx context.Context) error {
-			f.ran(lock.LeaseFrom(ctx).Job().JobID)
-			return nil
-		})
+		task := locker.Func("report", f.Run)
 		s := scheduler(t, clock, gocron.CronJob("0 0 * * * *", true), task,
 			gocron.WithDistributedLocker(locker))
 		defer s.Shutdown()
 		time.Sleep(3*time.Hour + time.Second)
-		require.Len(t, f.ticks(), 3)
+		require.Len(t, f.Ticks(), 3)
 
 		require.NoError(t, locker.Schedule("report", crontab(t, "0 * * * * *")))
 		_, err := s.Update(s.Jobs()[0].ID(), gocron.CronJob("0 * * * * *", true), gocron.NewTask(task),
@@ -257,8 +248,8 @@ func TestLocker_Schedule_running(t *testing.T) {
 		time.Sleep(30 * time.Minute)
 		close(stop)
 		synctest.Wait()
-		require.Len(t, f.ticks(), 3+30)
-		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 3 + 30}, f.told)
+		require.Len(t, f.Ticks(), 3+30)
+		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 3 + 30}, f.Told)
 	})
 }
 
@@ -269,16 +260,11 @@ func TestLocker_RunNow(t *testing.T) {
 		clock := newSkewedClock(0)
 		locker := f.locker(t, crontab(t, "0 * * * * *"), clock.Now)
 		s := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
-			locker.Func("report", func(ctx context.Context) error {
-				f.ran(lock.LeaseFrom(ctx).Job().JobID)
-				return nil
-			}), gocron.WithDistributedLocker(locker))
+			locker.Func("report", f.Run), gocron.WithDistributedLocker(locker))
 		defer s.Shutdown()
 		told := func() map[locktick.Outcome]int {
 			synctest.Wait()
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return maps.Clone(f.told)
+			return f.Outcomes()
 		}
 		time.Sleep(time.Minute + 30*time.Second)
 		require.NoError(t, s.Jobs()[0].RunNow())
@@ -289,7 +275,7 @@ func TestLocker_RunNow(t *testing.T) {
 		time.Sleep(time.Second)
 		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 2, locktick.AlreadyRun: 2}, told(),
 			"the tick has been run")
-		require.Len(t, f.ticks(), 2)
+		require.Len(t, f.Ticks(), 2)
 	})
 }
 
@@ -323,7 +309,7 @@ func TestLocker_Func_failed(t *testing.T) {
 					} else {
 						require.ErrorContains(t, run(), "panicked")
 					}
-					require.Len(t, f.errs, 1)
+					require.Len(t, f.Errs, 1)
 					var already *lock.ErrAlreadyRun
 					require.Equal(t, !retry, errors.As(run(), &already))
 				})
@@ -339,9 +325,9 @@ func TestLocker_Func_lease_over(t *testing.T) {
 		locker := f.locker(t, locktick.Every(time.Hour), time.Now)
 		held, err := locker.Lock(t.Context(), "report")
 		require.NoError(t, err)
-		s, err := f.lock.Status(t.Context(), "shop", "report")
+		s, err := f.Lock.Status(t.Context(), "shop", "report")
 		require.NoError(t, err)
-		require.NoError(t, f.lock.ForceRelease(t.Context(), "shop", "report", s.Holder))
+		require.NoError(t, f.Lock.ForceRelease(t.Context(), "shop", "report", s.Holder))
 		time.Sleep(time.Minute)
 		require.ErrorIs(t, locker.Func("report",
 			func(context.Context) error { panic("it is called") })(t.Context()), lock.ErrLost)
@@ -357,9 +343,9 @@ func TestLocker_Func_lost(t *testing.T) {
 		ended := make(chan error, 1)
 		sched := scheduler(t, clock, gocron.CronJob("0 * * * * *", true),
 			locker.Func("report", func(ctx context.Context) error {
-				s, err := f.lock.Status(ctx, "shop", "report")
+				s, err := f.Lock.Status(ctx, "shop", "report")
 				if err == nil {
-					err = f.lock.ForceRelease(ctx, "shop", "report", s.Holder)
+					err = f.Lock.ForceRelease(ctx, "shop", "report", s.Holder)
 				}
 				if err == nil {
 					<-ctx.Done()
@@ -370,8 +356,8 @@ func TestLocker_Func_lost(t *testing.T) {
 			}), gocron.WithDistributedLocker(locker))
 		require.ErrorIs(t, <-ended, lock.ErrLost)
 		require.NoError(t, sched.Shutdown())
-		require.Equal(t, 1, f.told[locktick.Ran])
-		require.ErrorIs(t, f.errs[0], lock.ErrLost)
+		require.Equal(t, 1, f.Told[locktick.Ran])
+		require.ErrorIs(t, f.Errs[0], lock.ErrLost)
 	})
 }
 
@@ -392,14 +378,14 @@ func TestLocker_shutdown(t *testing.T) {
 		<-began
 		down := make(chan error, 1)
 		go func() { down <- sched.StopJobs() }()
-		lease, err := f.lock.Status(t.Context(), "shop", "report")
+		lease, err := f.Lock.Status(t.Context(), "shop", "report")
 		require.NoError(t, err)
 		require.True(t, lease.Locked)
 		close(goOn)
 		require.NoError(t, <-down)
 		require.NoError(t, sched.Shutdown())
-		require.Equal(t, map[locktick.Outcome]int{locktick.Stopped: 1}, f.told, "it is no error")
-		s, err := f.lock.Status(t.Context(), "shop", "report")
+		require.Equal(t, map[locktick.Outcome]int{locktick.Stopped: 1}, f.Told, "it is no error")
+		s, err := f.Lock.Status(t.Context(), "shop", "report")
 		require.NoError(t, err)
 		require.False(t, s.Locked)
 	})
@@ -421,12 +407,12 @@ func TestLocker_Lock_context(t *testing.T) {
 		require.NoError(t, err)
 		shutDown()
 		time.Sleep(time.Hour) // MaxDuration is less
-		require.ErrorAs(t, f.lock.Lock("shop", "other", "report", "x", 30*time.Second),
+		require.ErrorAs(t, f.Lock.Lock("shop", "other", "report", "x", 30*time.Second),
 			new(*lock.ErrUnauthorised))
 
 		require.NoError(t, held.Unlock(ended()))
 		require.NoError(t, held.Unlock(ended()), "once more")
-		require.NoError(t, f.lock.Lock("shop", "other", "report", "x", 30*time.Second))
+		require.NoError(t, f.Lock.Lock("shop", "other", "report", "x", 30*time.Second))
 		require.ErrorContains(t, locker.Func("report", nil)(t.Context()), "without a lock")
 	})
 }
@@ -437,11 +423,11 @@ func TestLocker_Lock_waiting(t *testing.T) {
 		locker := f.locker(t, locktick.Every(time.Hour), time.Now, func(g *locktick.Guard) {
 			g.Job.Wait, g.Job.TTL = lock.Forever, lock.Forever
 		})
-		require.NoError(t, f.lock.Lock("shop", "other", "report", "x", 0))
+		require.NoError(t, f.Lock.Lock("shop", "other", "report", "x", 0))
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, errors.New("gocron shuts down"))
 		defer cancel()
 		_, err := locker.Lock(ctx, "report")
 		require.ErrorIs(t, err, context.Canceled)
-		require.Equal(t, map[locktick.Outcome]int{locktick.Stopped: 1}, f.told)
+		require.Equal(t, map[locktick.Outcome]int{locktick.Stopped: 1}, f.Told)
 	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
+	"github.com/cloudtrust/go-jobs/lock/internal/ticktest"
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
@@ -24,19 +25,19 @@ func open(t *testing.T) *sql.DB {
 
 func TestGuard_Run_database(t *testing.T) {
 	db := open(t)
-	f := newFleet(lock.New(db))
+	f := ticktest.NewFleet(lock.New(db))
 	const ticks = 6
 	for i := range ticks {
 		tick := noon.Add(time.Duration(i) * time.Minute)
 		var all sync.WaitGroup
 		for range 12 {
-			all.Go(func() { f.guard(0).Run(t.Context(), tick, f.run) })
+			all.Go(func() { f.Guard(0).Run(t.Context(), tick, f.Run) })
 		}
 		all.Wait()
 	}
-	f.requireEachOnce(t, locktick.Every(time.Minute), noon, noon.Add((ticks-1)*time.Minute))
-	require.Equal(t, ticks, f.told[locktick.Ran])
-	require.Equal(t, 11*ticks, f.told[locktick.AlreadyRun]+f.told[locktick.Running])
+	f.RequireEachOnce(t, locktick.Every(time.Minute), noon.Add(-1), noon.Add(ticks*time.Minute))
+	require.Equal(t, ticks, f.Told[locktick.Ran])
+	require.Equal(t, 11*ticks, f.Told[locktick.AlreadyRun]+f.Told[locktick.Running])
 }
 
 func TestGuard_Run_database_holder_dies(t *testing.T) {

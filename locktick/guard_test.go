@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/ticktest"
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
@@ -49,35 +50,35 @@ func TestGuard_Run_outcome(t *testing.T) {
 		}, outcome: locktick.Ran, says: "refused"},
 		"another has run it": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
-				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon), time.Hour))
-				require.NoError(t, l.Unlock("shop", "other", "report", tickName(noon)))
+				require.NoError(t, l.Lock("shop", "other", "report", ticktest.TickName(noon), time.Hour))
+				require.NoError(t, l.Unlock("shop", "other", "report", ticktest.TickName(noon)))
 			},
 			outcome: locktick.AlreadyRun, says: "has been run already", holder: "other",
 		},
 		"another is running it": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
-				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon), time.Hour))
+				require.NoError(t, l.Lock("shop", "other", "report", ticktest.TickName(noon), time.Hour))
 			},
 			outcome: locktick.Running, says: "is being run", holder: "other",
 		},
 		"another is running a later one": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
-				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon.Add(time.Minute)),
+				require.NoError(t, l.Lock("shop", "other", "report", ticktest.TickName(noon.Add(time.Minute)),
 					time.Hour))
 			},
 			outcome: locktick.Running, says: "is being run", holder: "other",
 		},
 		"another has run a later one": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
-				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon.Add(time.Minute)),
-					time.Hour))
-				require.NoError(t, l.Unlock("shop", "other", "report", tickName(noon.Add(time.Minute))))
+				later := ticktest.TickName(noon.Add(time.Minute))
+				require.NoError(t, l.Lock("shop", "other", "report", later, time.Hour))
+				require.NoError(t, l.Unlock("shop", "other", "report", later))
 			},
 			outcome: locktick.AlreadyRun, says: "has been run already", holder: "other",
 		},
 		"another is at an earlier one": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
-				require.NoError(t, l.Lock("shop", "other", "report", tickName(noon.Add(-time.Minute)),
+				require.NoError(t, l.Lock("shop", "other", "report", ticktest.TickName(noon.Add(-time.Minute)),
 					time.Hour))
 			},
 			outcome: locktick.Held, says: "refused", holder: "other",
@@ -85,7 +86,7 @@ func TestGuard_Run_outcome(t *testing.T) {
 		"this instance is running it, by the same ID": {
 			before: func(t *testing.T, l *lock.Lock, g *locktick.Guard) {
 				g.Job.ComponentID = "this"
-				require.NoError(t, l.Lock("shop", "this", "report", tickName(noon), time.Hour))
+				require.NoError(t, l.Lock("shop", "this", "report", ticktest.TickName(noon), time.Hour))
 			},
 			outcome: locktick.Running, says: "is being run", holder: "this",
 		},
@@ -129,7 +130,7 @@ func TestGuard_Run_outcome(t *testing.T) {
 			ran := false
 			r := g.Run(t.Context(), noon, func(ctx context.Context) error {
 				ran = true
-				require.Equal(t, tickName(noon), lock.LeaseFrom(ctx).Job().JobID)
+				require.Equal(t, ticktest.TickName(noon), lock.LeaseFrom(ctx).Job().JobID)
 				if test.f != nil {
 					return test.f(ctx)
 				}

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/ticktest"
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
@@ -35,7 +36,7 @@ func post(t *testing.T, h http.Handler, tick string) (int, string, map[string]st
 }
 
 func TestGuard_Handler(t *testing.T) {
-	tick := tickName(noon)
+	tick := ticktest.TickName(noon)
 	locked := func(l *lock.Lock, run string) error {
 		return l.Lock("shop", "other", "report", run,
 			time.Hour)
@@ -73,7 +74,7 @@ func TestGuard_Handler(t *testing.T) {
 		"another has run a later one": {
 			before: func(l *lock.Lock, g *locktick.Guard) error {
 				g.Job.RetryFailed = true
-				return unlocked(l, tickName(noon.Add(time.Hour)))
+				return unlocked(l, ticktest.TickName(noon.Add(time.Hour)))
 			},
 			tick: tick, status: 409, outcome: "already run",
 			body: map[string]string{"by": "other", "lock_time": "",
@@ -90,7 +91,7 @@ func TestGuard_Handler(t *testing.T) {
 		"another is at an earlier one": {
 			before: func(l *lock.Lock, g *locktick.Guard) error {
 				return locked(l,
-					tickName(noon.Add(-time.Hour)))
+					ticktest.TickName(noon.Add(-time.Hour)))
 			},
 			tick: tick, status: 423, outcome: "held", body: map[string]string{"by": "other",
 				"lock_time": ""},
@@ -187,7 +188,7 @@ func TestGuard_Handler_repeated(t *testing.T) {
 			})
 			var got []int
 			for range 3 {
-				status, _, _ := post(t, h, tickName(noon))
+				status, _, _ := post(t, h, ticktest.TickName(noon))
 				got = append(got, status)
 			}
 			require.Equal(t, test.want, got, how)
@@ -247,7 +248,7 @@ func TestGuard_Handler_client_gone(t *testing.T) {
 	g, _ := guard(lock.NewMemory(lock.Options{}))
 	ctx, gone := context.WithCancel(t.Context())
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", nil)
-	r.Header.Set("Tick", tickName(noon))
+	r.Header.Set("Tick", ticktest.TickName(noon))
 	w := httptest.NewRecorder()
 	g.Handler(locktick.FromHeader("Tick"), func(ctx context.Context) error {
 		gone()

@@ -12,16 +12,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/ticktest"
 	"github.com/cloudtrust/go-jobs/lock/locktick"
 )
 
 // loops runs a loop for each instance until the bubble's clock has gone on by d.
-func (f *fleet) loops(t *testing.T, skews []time.Duration, s locktick.Schedule, d time.Duration,
-	job func(ctx context.Context) error) {
+func loops(t *testing.T, f *ticktest.Fleet, skews []time.Duration, s locktick.Schedule,
+	d time.Duration, job func(ctx context.Context) error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for _, skew := range skews {
-		all.Go(func() { require.ErrorIs(t, f.guard(skew).Loop(ctx, s, job), context.Canceled) })
+		all.Go(func() { require.ErrorIs(t, f.Guard(skew).Loop(ctx, s, job), context.Canceled) })
 	}
 	time.Sleep(d)
 	cancel()
@@ -45,23 +46,23 @@ func TestGuard_Loop_clocks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFleet(lock.NewMemory(lock.Options{}))
-				f.wait = test.wait
+				f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
+				f.Wait = test.wait
 				start := time.Now().UTC()
 				end := start.Add(30 * time.Duration(test.every))
-				f.loops(t, skews, test.every, end.Sub(start), func(ctx context.Context) error {
+				loops(t, f, ticktest.Skews, test.every, end.Sub(start), func(ctx context.Context) error {
 					select {
 					case <-time.After(test.takes):
-						return f.run(ctx)
+						return f.Run(ctx)
 					case <-ctx.Done():
 						return ctx.Err()
 					}
 				})
 				// The instances begin at once, with different ticks: only one of these is run.
 				// The last ones are cut short.
-				first := test.every.Next(test.every.Next(start.Add(4 * time.Second)))
-				f.requireEachOnce(t, test.every, first, end.Add(-test.takes-time.Second))
-				require.Positive(t, f.told[locktick.AlreadyRun]+f.told[locktick.Running])
+				first := test.every.Next(start.Add(4 * time.Second))
+				f.RequireEachOnce(t, test.every, first, end.Add(-test.takes-time.Second+1))
+				require.Positive(t, f.Told[locktick.AlreadyRun]+f.Told[locktick.Running])
 			})
 		})
 	}
@@ -73,16 +74,16 @@ func TestGuard_Loop_clocks_a_day_off(t *testing.T) {
 	for _, every := range []locktick.Every{locktick.Every(5 * time.Minute),
 		locktick.Every(6 * time.Hour)} {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFleet(lock.NewMemory(lock.Options{}))
+			f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
 			start := time.Now().UTC()
 			end := start.Add(5 * day)
-			f.loops(t, []time.Duration{day, 0, -day, time.Second, day + time.Hour}, every, end.Sub(start),
-				f.run)
-			f.requireEachOnce(t, every, every.Next(start), end.Add(-time.Duration(every)))
+			loops(t, f, []time.Duration{day, 0, -day, time.Second, day + time.Hour}, every, end.Sub(start),
+				f.Run)
+			f.RequireEachOnce(t, every, start, end.Add(-time.Duration(every)+1))
 			due := int(5 * day / time.Duration(every))
-			require.InDelta(t, 2*due, f.told[locktick.Ahead], 2,
+			require.InDelta(t, 2*due, f.Told[locktick.Ahead], 2,
 				"those that are ahead are told so, with each tick")
-			require.Len(t, f.runs, f.told[locktick.Ran])
+			require.Len(t, f.Runs, f.Told[locktick.Ran])
 		})
 	}
 }
@@ -156,14 +157,14 @@ func TestGuard_Loop_wall_clock(t *testing.T) {
 					}
 					return now
 				}
-				guard := newFleet(lock.NewMemory(lock.Options{Clock: now})).guard(0)
+				guard := ticktest.NewFleet(lock.NewMemory(lock.Options{Clock: now})).Guard(0)
 				guard.Now = now
 				guard.Loop(ctx, test.every, func(ctx context.Context) error {
 					first, after = lock.LeaseFrom(ctx).Job().JobID, time.Since(start)
 					cancel()
 					return nil
 				})
-				require.Equal(t, tickName(test.every.Next(start)), first)
+				require.Equal(t, ticktest.TickName(test.every.Next(start)), first)
 				require.Equal(t, test.after, after)
 			})
 		})
@@ -172,19 +173,19 @@ func TestGuard_Loop_wall_clock(t *testing.T) {
 
 func TestGuard_Loop_clock_stepped_back(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(lock.NewMemory(lock.Options{}))
+		f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
 		var back atomic.Int64
-		guard := f.guard(0)
+		guard := f.Guard(0)
 		guard.Now = func() time.Time { return time.Now().Add(-time.Duration(back.Load())) }
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		guard.Loop(ctx, locktick.Every(time.Minute), func(ctx context.Context) error {
 			back.Add(int64(2 * time.Second)) // within each run
-			return f.run(ctx)
+			return f.Run(ctx)
 		})
-		require.Len(t, f.runs, 9)
-		require.Equal(t, 9, f.told[locktick.AlreadyRun])
-		for tick, times := range f.runs {
+		require.Len(t, f.Runs, 9)
+		require.Equal(t, 9, f.Told[locktick.AlreadyRun])
+		for tick, times := range f.Runs {
 			require.Equal(t, 1, times, tick)
 		}
 	})
