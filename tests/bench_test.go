@@ -114,17 +114,6 @@ func BenchmarkRefused(b *testing.B) {
 		})
 }
 
-func BenchmarkEnable(b *testing.B) {
-	benchmark(b,
-		func(b *testing.B, l *lock.Lock) { require.NoError(b, l.Enable(component, job)) },
-		func(db *sql.DB) error {
-			_, err := db.Exec("UPDATE locks SET enabled = TRUE WHERE component_name = $1 AND job_name = $2",
-				component, job)
-			return err
-		},
-		func(l *lock.Lock) error { return l.Enable(component, job) })
-}
-
 // BenchmarkLocalLock has a sync.Mutex as its floor, which also needs two atomic steps for a pair.
 func BenchmarkLocalLock(b *testing.B) {
 	b.Run("LocalLock", func(b *testing.B) {
@@ -143,13 +132,4 @@ func BenchmarkLocalLock(b *testing.B) {
 			}
 		}
 	})
-}
-
-func BenchmarkNoopLocker(b *testing.B) {
-	var l lock.NoopLocker
-	b.ReportAllocs()
-	for b.Loop() {
-		l.Lock(component, "a", job, "1", time.Hour)
-		l.Unlock(component, "a", job, "1")
-	}
 }

@@ -1,13 +1,10 @@
 package tests
 
 import (
-	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -27,11 +24,8 @@ type locker interface {
 // oldClient sends the statements of the 2018 package: it reads the row, decides by its own clock,
 // writes, and reads again to see whether it won. It ignores errors of the write.
 type oldClient struct {
-	s   lock.Storage
-	now func() time.Time
+	s lock.Storage
 }
-
-func newOldClient(s lock.Storage) *oldClient { return &oldClient{s, time.Now} }
 
 type oldRefusal struct{ reason string }
 
@@ -69,10 +63,10 @@ func (c *oldClient) Lock(component, componentID, job, jobID string, max time.Dur
 	}
 	update := `UPDATE locks SET component_id = $1, job_id = $2, status = 'LOCKED', lock_time = $3
 WHERE component_name = $4 AND job_name = $5 AND enabled = TRUE`
-	if !c.now().After(r.lockTime.Add(max)) {
+	if !time.Now().After(r.lockTime.Add(max)) {
 		update += " AND status = 'UNLOCKED'"
 	}
-	c.s.Exec(update, componentID, jobID, c.now().UTC(), component, job)
+	c.s.Exec(update, componentID, jobID, time.Now().UTC(), component, job)
 	if r, err = c.read(component, job); err != nil {
 		return err
 	}
@@ -120,8 +114,8 @@ func TestLock_besides2018_rows(t *testing.T) {
 	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
 		tb := dbtest.NewTable(t, e)
 		for name, pair := range map[string][2]locker{
-			"old first": {newOldClient(tb.DB), lock.New(tb.DB)},
-			"new first": {lock.New(tb.DB), newOldClient(tb.DB)},
+			"old first": {&oldClient{tb.DB}, lock.New(tb.DB)},
+			"new first": {lock.New(tb.DB), &oldClient{tb.DB}},
 		} {
 			t.Run(name, func(t *testing.T) {
 				tb := tb.With(t)
@@ -170,7 +164,7 @@ func TestLock_besides2018_exclusion(t *testing.T) {
 		lock.New(db)
 		together(8, func(i int) {
 			release := i % 2
-			l := []locker{newOldClient(db), lock.New(db)}[release]
+			l := []locker{&oldClient{db}, lock.New(db)}[release]
 			for n := 0; n < rounds() || runs[0].Load() == 0 || runs[1].Load() == 0; n++ {
 				if l.Lock(component, instance(i), job, "run", time.Hour) != nil {
 					continue
@@ -186,168 +180,4 @@ func TestLock_besides2018_exclusion(t *testing.T) {
 			}
 		})
 	})
-}
-
-// paused is a Storage that does something before one of its statements.
-type paused struct {
-	lock.Storage
-	statements int
-	at         int // before which statement, from 1
-	do         func()
-}
-
-func (p *paused) step() {
-	p.statements++
-	if p.statements == p.at {
-		p.do()
-	}
-}
-
-func (p *paused) Exec(query string, args ...interface{}) (sql.Result, error) {
-	p.step()
-	return p.Storage.Exec(query, args...)
-}
-
-func (p *paused) QueryRow(query string, args ...interface{}) *sql.Row {
-	p.step()
-	return p.Storage.QueryRow(query, args...)
-}
-
-// TestOldClient_defects shows six defects of the old sequence of statements, and that ours
-// has none of them. Each defect is a situation in which at most one answer is right; it says what
-// was wrong, or "". In most of them something happens between two statements of the caller's, so
-// each is tried at every such place.
-func TestOldClient_defects(t *testing.T) {
-	expired := dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "LOCKED",
-		Age: time.Hour}
-	lockAs := func(l locker, id string) error { return l.Lock(component, id, job, "run", time.Minute) }
-	holder := func(tb dbtest.Table) string {
-		if s := tb.Get(component, job); s.Status.String == "LOCKED" {
-			return s.ComponentID.String
-		}
-		return ""
-	}
-	// pausing runs the scene with the caller paused before its first, second … statement.
-	pausing := func(scene func(tb dbtest.Table, make func(lock.Storage) locker,
-		p *paused) string) func(dbtest.Table, func(lock.Storage) locker) string {
-		return func(tb dbtest.Table, make func(lock.Storage) locker) string {
-			for at := 1; ; at++ {
-				p := &paused{Storage: tb.DB, at: at}
-				if wrong := scene(tb, make, p); wrong != "" || p.statements < at {
-					return wrong
-				}
-			}
-		}
-	}
-
-	defects := []struct {
-		name  string
-		scene func(tb dbtest.Table, make func(lock.Storage) locker) string
-	}{
-		{"two challengers of an expired lock both win", pausing(func(tb dbtest.Table,
-			make func(lock.Storage) locker, p *paused) string {
-			tb.Put(expired)
-			var other error
-			l := make(p)
-			p.statements = 0
-			p.do = func() { other = lockAs(make(tb.DB), "b") }
-			mine := lockAs(l, "a")
-			if p.statements >= p.at && mine == nil && other == nil {
-				return "both won"
-			}
-			return ""
-		})},
-		{"a stale reader steals a lock just granted to a third", pausing(func(tb dbtest.Table,
-			make func(lock.Storage) locker, p *paused) string {
-			tb.Put(expired)
-			l := make(p)
-			p.statements = 0
-			granted := false
-			p.do = func() {
-				other := make(tb.DB)
-				if other.Unlock(component, "x", job, "0") == nil {
-					granted = lockAs(other, "b") == nil
-				}
-			}
-			lockAs(l, "a")
-			if granted && holder(tb) != "b" {
-				return "it was stolen"
-			}
-			return ""
-		})},
-		{"a driver's error is reported as a refusal", func(tb dbtest.Table,
-			make func(lock.Storage) locker) string {
-			tb.Put(dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "UNLOCKED",
-				Age: time.Hour})
-			l := make(failingWrites{tb.DB})
-			if err := l.Lock(component, "a", job, "run", 2*time.Hour); err == nil || refused(err) {
-				return fmt.Sprintf("the answer was: %v", err)
-			}
-			return ""
-		}},
-		{"the client's clock decides", func(tb dbtest.Table,
-			make func(lock.Storage) locker) (wrong string) {
-			tb.Put(expired)
-			synctest.Test(tb.T.(*testing.T), func(t *testing.T) { // where it is the year 2000
-				db, err := sql.Open(tb.Engine.Driver, tb.DSN)
-				require.NoError(t, err)
-				defer db.Close()
-				if lockAs(make(db), "a") != nil {
-					wrong = "an expired lock was not taken over"
-				}
-			})
-			return wrong
-		}},
-		{"without a longest duration it is always stealable", func(tb dbtest.Table,
-			make func(lock.Storage) locker) string {
-			tb.Put(dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "LOCKED",
-				Age: time.Second})
-			if make(tb.DB).Lock(component, "a", job, "run", 0) == nil {
-				return "it was stolen"
-			}
-			return ""
-		}},
-		{"a Disable in the middle leaves it locked and blames the caller",
-			pausing(func(tb dbtest.Table, make func(lock.Storage) locker, p *paused) string {
-				tb.Put(dbtest.Row{ComponentID: "x", JobID: "0", Enabled: true, Status: "UNLOCKED",
-					Age: time.Hour})
-				l := make(p)
-				p.statements = 0
-				p.do = func() { require.NoError(tb.T, make(tb.DB).Disable(component, job)) }
-				if err := lockAs(l, "a"); err != nil && holder(tb) == "a" {
-					return fmt.Sprintf("the caller holds it and was told: %v", err)
-				}
-				return ""
-			})},
-	}
-	onEveryEngine(t, func(t *testing.T, e dbtest.Engine) {
-		all := dbtest.NewTable(t, e)
-		lock.New(all.DB)
-		for _, defect := range defects {
-			t.Run(defect.name, func(t *testing.T) {
-				tb := all.With(t)
-				wrong := defect.scene(tb, func(s lock.Storage) locker { return newOldClient(s) })
-				require.NotEmpty(t, wrong, "the scene doesn't show the defect")
-				t.Log("the old release:", wrong)
-				require.Empty(t, defect.scene(tb, func(s lock.Storage) locker { return lock.New(s) }))
-			})
-		}
-	})
-}
-
-// failingWrites is a Storage whose statements fail if they write.
-type failingWrites struct{ db *sql.DB }
-
-func (f failingWrites) Exec(query string, args ...interface{}) (sql.Result, error) {
-	if strings.Contains(query, "UPDATE") {
-		return f.db.Exec("SELECT * FROM there_is_no_such_table")
-	}
-	return f.db.Exec(query, args...)
-}
-
-func (f failingWrites) QueryRow(query string, args ...interface{}) *sql.Row {
-	if strings.Contains(query, "UPDATE") {
-		return f.db.QueryRow("SELECT * FROM there_is_no_such_table")
-	}
-	return f.db.QueryRow(query, args...)
 }

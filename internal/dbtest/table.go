@@ -62,18 +62,6 @@ func (tb Table) With(t testing.TB) Table {
 	return tb
 }
 
-// LockWith returns a Lock on the table with options. In memory it is a new table.
-func (tb *Table) LockWith(o lock.Options) *lock.Lock {
-	if tb.Engine.Memory() {
-		o.Clock = tb.clock.Now
-		tb.memory = lock.NewMemory(o)
-		return tb.memory
-	}
-	l, err := lock.NewWith(tb.DB, o)
-	require.NoError(tb.T, err)
-	return l
-}
-
 // Now returns the time of the database.
 func (tb Table) Now() time.Time {
 	if tb.Engine.Memory() {
