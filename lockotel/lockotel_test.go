@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,11 +24,14 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+	"modernc.org/sqlite"
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/internal/observed/observedtest"
 	"github.com/cloudtrust/go-jobs/lock/lockotel"
 )
+
+func init() { observedtest.Register(&sqlite.Driver{}) }
 
 // telemetry is an SDK that keeps everything.
 type telemetry struct {
@@ -183,22 +184,9 @@ func TestObserver_README(t *testing.T) {
 
 		everywhere := regexp.MustCompile(`lock\.(component|job)\.(name|id)=[^ }]+ ?`)
 		sample := everywhere.ReplaceAllString(s.tree()+"\n"+s.metrics(), "")
-		requireSample(t, regexp.MustCompile(` ?\{ ?\}| (})`).ReplaceAllString(sample, "$1"))
+		observedtest.RequireSample(t, "testdata/sample.txt",
+			regexp.MustCompile(` ?\{ ?\}| (})`).ReplaceAllString(sample, "$1"))
 	})
-}
-
-var update = flag.Bool("update", false, "write the sample")
-
-// requireSample compares the sample that the README links to.
-func requireSample(t *testing.T, sample string) {
-	const file = "testdata/sample.txt"
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(sample), 0o644))
-		return
-	}
-	is, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, sample, string(is), "go test -run README -update writes it")
 }
 
 func TestNew_zero_Options(t *testing.T) {

@@ -3,9 +3,7 @@ package lockprom_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -17,11 +15,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
 	"github.com/stretchr/testify/require"
+	"modernc.org/sqlite"
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/internal/observed/observedtest"
 	"github.com/cloudtrust/go-jobs/lock/lockprom"
 )
+
+func init() { observedtest.Register(&sqlite.Driver{}) }
 
 func registered(t testing.TB, all ...prometheus.Collector) *prometheus.Registry {
 	r := prometheus.NewPedanticRegistry()
@@ -93,22 +94,8 @@ func TestMetrics_README(t *testing.T) {
 		time.Sleep(time.Hour)
 		require.Error(t, l.LockContext(t.Context(), "shop", "instance-2", "report", "run-4", 0))
 
-		requireSample(t, text(t, r))
+		observedtest.RequireSample(t, "testdata/metrics.txt", text(t, r))
 	})
-}
-
-var update = flag.Bool("update", false, "write the sample")
-
-// requireSample compares the sample that the README links to.
-func requireSample(t *testing.T, sample string) {
-	const file = "testdata/metrics.txt"
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(sample), 0o644))
-		return
-	}
-	is, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, sample, string(is), "go test -run README -update writes it")
 }
 
 // canceled returns a context that ends as soon as a lock has been acquired in it, as if the

@@ -9,12 +9,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"modernc.org/sqlite"
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/internal/observed"
 	"github.com/cloudtrust/go-jobs/lock/internal/observed/observedtest"
 	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
+
+func init() { observedtest.Register(&sqlite.Driver{}) }
 
 func job(componentID string) lock.Job {
 	return lock.Job{ComponentName: "shop", JobName: "backup", ComponentID: componentID,

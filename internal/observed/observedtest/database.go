@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"flag"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -16,12 +18,19 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 )
 
-// Driver is the name of the driver that Open uses: SQLite's, with [UnixEpoch] as its function
-// unixepoch of one argument. The tests register it.
-const Driver = "sqlite with the clock of package time"
+const driverName = "sqlite with the clock of package time"
 
-// UnixEpoch replaces SQLite's function, so that the database uses the clock of a synctest bubble.
-func UnixEpoch(args []driver.Value) (driver.Value, error) {
+// Register registers SQLite's driver for Open. Its function unixepoch of one argument reads the
+// clock of package time, so that the database uses the clock of a synctest bubble.
+func Register[C any](d interface {
+	driver.Driver
+	MustRegisterScalarFunction(string, int32, func(*C, []driver.Value) (driver.Value, error))
+}) {
+	d.MustRegisterScalarFunction("unixepoch", 1, unixEpoch[C])
+	sql.Register(driverName, d)
+}
+
+func unixEpoch[C any](_ *C, args []driver.Value) (driver.Value, error) {
 	s, ok := args[0].(string)
 	switch {
 	case !ok:
@@ -37,6 +46,19 @@ func UnixEpoch(args []driver.Value) (driver.Value, error) {
 	return nil, nil
 }
 
+var update = flag.Bool("update", false, "write the sample")
+
+// RequireSample compares the sample that a README links to.
+func RequireSample(t *testing.T, file, sample string) {
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(sample), 0o644))
+		return
+	}
+	is, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, sample, string(is), "go test -run README -update writes it")
+}
+
 // Database is a Storage whose statements each take some time, and hang while Hung.
 type Database struct {
 	*sql.DB
@@ -46,7 +68,7 @@ type Database struct {
 
 // Open returns a Database of the test's own, in SQLite.
 func Open(t testing.TB) *Database {
-	db, err := sql.Open(Driver,
+	db, err := sql.Open(driverName,
 		"file:"+filepath.Join(t.TempDir(),
 			"locks.db")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(OFF)")
 	require.NoError(t, err)
