@@ -463,54 +463,6 @@ FROM locks WHERE job_name = 'import-2024'`)
 	})
 }
 
-// TestPages_deletedRow: each of the four things that operating.md lists is kept by the row, and
-// lost with it.
-func TestPages_deletedRow(t *testing.T) {
-	onDatabases(t, func(t *testing.T, db *sql.DB) {
-		l := fill(t, db)
-		remove := func(job string) {
-			t.Helper()
-			do(t, db, "DELETE FROM locks WHERE job_name = $1", job)
-		}
-		acquire := func(job lock.Job) (int64, error) {
-			job.ComponentName, job.TTL = "shop", time.Hour
-			lease, err := l.Acquire(t.Context(), job)
-			if err != nil {
-				return 0, err
-			}
-			return lease.Token(), lease.Release(t.Context())
-		}
-
-		require.Error(t, l.Lock("shop", "b", "nightly-backup", "2", time.Hour))
-		remove("nightly-backup")
-		require.NoError(t, l.Lock("shop", "b", "nightly-backup", "2", time.Hour), "the holder")
-
-		require.Error(t, l.Lock("shop", "b", "payout", "2", time.Hour))
-		remove("payout")
-		require.NoError(t, l.Lock("shop", "b", "payout", "2", time.Hour), "that it is disabled")
-
-		tick := time.Date(2024, time.December, 31, 0, 0, 0, 0, time.UTC)
-		_, err := acquire(lock.Job{JobName: "import-2024", Tick: tick})
-		require.Error(t, err)
-		remove("import-2024")
-		_, err = acquire(lock.Job{JobName: "import-2024", Tick: tick})
-		require.NoError(t, err, "the tick")
-
-		// The clock was an hour ahead, and has been set right.
-		do(t, db, "UPDATE locks SET lock_time = clock_timestamp() + INTERVAL '1 hour', status = "+
-			"'UNLOCKED' WHERE job_name = 'outbox'")
-		first, err := acquire(lock.Job{JobName: "outbox"})
-		require.NoError(t, err)
-		second, err := acquire(lock.Job{JobName: "outbox"})
-		require.NoError(t, err)
-		require.Greater(t, second, first)
-		remove("outbox")
-		third, err := acquire(lock.Job{JobName: "outbox"})
-		require.NoError(t, err)
-		require.Less(t, third, second, "the last token")
-	})
-}
-
 // TestPages_vacuum: PostgreSQL reuses the space of old versions on their page, unless an open
 // transaction may still see them.
 func TestPages_vacuum(t *testing.T) {
