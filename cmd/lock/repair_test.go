@@ -42,57 +42,55 @@ func at(d time.Duration) string {
 
 func TestForget(t *testing.T) {
 	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		tick := func(tick string) result {
-			return u.do(t, "run", "--job", "x", "--tick", tick, "--",
-				"echo", "made")
-		}
-		u.ok(t, "init", "--apply")
-		u.row(t, "x", "UNLOCKED", "2099-11-25T00:00:00Z",
-			at(-time.Hour)) // by a release that allowed it
-		require.Equal(t, exitRun, tick("2026-11-23").status)
-		u.ok(t, "disable", "x")
-		require.Equal(t, result{0, "",
-			"lock: default/x: forgotten; the last to hold it was web1/1/X " +
-				"(run 2099-11-25T00:00:00Z); it was disabled, and is enabled now\n"},
-			u.do(t, "forget", "x"))
-		require.Equal(t, "made\n", tick("2026-11-23").stdout)
-		require.Zero(t, u.do(t, "forget", "y").status)
+	u := sqliteUser(t)
+	tick := func(tick string) result {
+		return u.do(t, "run", "--job", "x", "--tick", tick, "--",
+			"echo", "made")
+	}
+	u.ok(t, "init", "--apply")
+	u.row(t, "x", "UNLOCKED", "2099-11-25T00:00:00Z",
+		at(-time.Hour)) // by a release that allowed it
+	require.Equal(t, exitRun, tick("2026-11-23").status)
+	u.ok(t, "disable", "x")
+	require.Equal(t, result{0, "",
+		"lock: default/x: forgotten; the last to hold it was web1/1/X " +
+			"(run 2099-11-25T00:00:00Z); it was disabled, and is enabled now\n"},
+		u.do(t, "forget", "x"))
+	require.Equal(t, "made\n", tick("2026-11-23").stdout)
+	require.Zero(t, u.do(t, "forget", "y").status)
 
-		p := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
-		p.expect(t, "ready")
-		r := u.do(t, "forget", "x")
-		require.Equal(t, exitHeld, r.status)
-		require.Contains(t, r.stderr, "refused: default/x is held by "+u.holder(t, "x"))
-	})
+	p := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
+	p.expect(t, "ready")
+	r := u.do(t, "forget", "x")
+	require.Equal(t, exitHeld, r.status)
+	require.Contains(t, r.stderr, "refused: default/x is held by "+u.holder(t, "x"))
 }
 
 func TestRelease_livingHolder(t *testing.T) {
 	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		u.ok(t, "init", "--apply")
-		release := func(job string, more ...string) result {
-			return u.do(t, append([]string{"release", job, "--holder", "web1/1/X"}, more...)...)
-		}
-		u.row(t, "dead", "LOCKED", "r", at(-2*time.Minute))
-		u.row(t, "fresh", "LOCKED", "r", at(-30*time.Second))
-		u.row(t, "late", "LOCKED", "r", at(-2*time.Minute))
-		u.row(t, "future", "LOCKED", "r", at(3*time.Hour))
-		for job, words := range map[string]string{"fresh": "s ago, within its TTL of 1m0s",
-			"future": "in 3h0m, in the future"} {
-			r := release(job)
-			require.Equal(t, exitHeld, r.status)
-			require.Contains(t, r.stderr, words)
-			require.Contains(t, r.stderr, "--force")
-			require.Contains(t, u.ok(t, "status", job), "held")
-			require.Zero(t, release(job, "--force").status)
-			require.Contains(t, u.ok(t, "status", job), "free")
-		}
-		require.Equal(t, exitHeld, release("late", "--ttl", "10m").status)
-		require.Zero(t, release("dead").status)
-		require.Zero(t, release("late", "--ttl", "forever").status,
-			"it would be renewed every ten seconds")
-	})
+	u := sqliteUser(t)
+	u.ok(t, "init", "--apply")
+	release := func(job string, more ...string) result {
+		return u.do(t, append([]string{"release", job, "--holder", "web1/1/X"}, more...)...)
+	}
+	u.row(t, "dead", "LOCKED", "r", at(-2*time.Minute))
+	u.row(t, "fresh", "LOCKED", "r", at(-30*time.Second))
+	u.row(t, "late", "LOCKED", "r", at(-2*time.Minute))
+	u.row(t, "future", "LOCKED", "r", at(3*time.Hour))
+	for job, words := range map[string]string{"fresh": "s ago, within its TTL of 1m0s",
+		"future": "in 3h0m, in the future"} {
+		r := release(job)
+		require.Equal(t, exitHeld, r.status)
+		require.Contains(t, r.stderr, words)
+		require.Contains(t, r.stderr, "--force")
+		require.Contains(t, u.ok(t, "status", job), "held")
+		require.Zero(t, release(job, "--force").status)
+		require.Contains(t, u.ok(t, "status", job), "free")
+	}
+	require.Equal(t, exitHeld, release("late", "--ttl", "10m").status)
+	require.Zero(t, release("dead").status)
+	require.Zero(t, release("late", "--ttl", "forever").status,
+		"it would be renewed every ten seconds")
 }
 
 func TestInit_check(t *testing.T) {
@@ -146,23 +144,22 @@ func TestOddLockTimes(t *testing.T) {
 // The start of a run is shown even after its lock is renewed.
 func TestStatus_since(t *testing.T) {
 	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		u.ok(t, "init", "--apply")
-		begun := time.Now().UTC().Add(-3 * time.Hour)
-		id := begun.Format("2006-01-02T15:04:05Z") + "/ABCDEFGH"
-		u.row(t, "x", "LOCKED", id, at(-5*time.Second))
-		status := u.ok(t, "status", "x")
-		require.Contains(t, status,
-			"\nrun       "+id+"\nbegun     "+timeWords(begun)+", 3h0m ago\nrenewed ")
-		require.Regexp(t, `\nrenewed   .*Z, \d+(\.\d)?s ago \(or acquired\)\n`, status)
-		require.Contains(t, u.ok(t, "list"), "  "+timeWords(begun)+"  ", "without what is random")
-		require.Contains(t, u.ok(t, "status", "x", "--json"),
-			`"started":"`+begun.Format(time.RFC3339)+`"`)
+	u := sqliteUser(t)
+	u.ok(t, "init", "--apply")
+	begun := time.Now().UTC().Add(-3 * time.Hour)
+	id := begun.Format("2006-01-02T15:04:05Z") + "/ABCDEFGH"
+	u.row(t, "x", "LOCKED", id, at(-5*time.Second))
+	status := u.ok(t, "status", "x")
+	require.Contains(t, status,
+		"\nrun       "+id+"\nbegun     "+timeWords(begun)+", 3h0m ago\nrenewed ")
+	require.Regexp(t, `\nrenewed   .*Z, \d+(\.\d)?s ago \(or acquired\)\n`, status)
+	require.Contains(t, u.ok(t, "list"), "  "+timeWords(begun)+"  ", "without what is random")
+	require.Contains(t, u.ok(t, "status", "x", "--json"),
+		`"started":"`+begun.Format(time.RFC3339)+`"`)
 
-		p := u.start(t, "run", "--job", "y", "--", "sh", "-c", wait)
-		p.expect(t, "ready")
-		require.Contains(t, u.ok(t, "status", "y"), "\nbegun     ")
-	})
+	p := u.start(t, "run", "--job", "y", "--", "sh", "-c", wait)
+	p.expect(t, "ready")
+	require.Contains(t, u.ok(t, "status", "y"), "\nbegun     ")
 }
 
 // The variables for the command are never settings: a script that uses lock run means the same

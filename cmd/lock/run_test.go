@@ -28,27 +28,26 @@ const (
 
 func TestRun_passesOn(t *testing.T) {
 	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		r := u.do(t, "run", "--job", "hello", "--", "sh", "-c", `echo "$1"; echo err >&2; exit 7`,
-			"sh", "a  'b'\n--job")
-		require.Equal(t, result{7, "a  'b'\n--job\n", "err\n"}, r)
+	u := sqliteUser(t)
+	r := u.do(t, "run", "--job", "hello", "--", "sh", "-c", `echo "$1"; echo err >&2; exit 7`,
+		"sh", "a  'b'\n--job")
+	require.Equal(t, result{7, "a  'b'\n--job\n", "err\n"}, r)
 
-		require.Equal(t, "--help\n", u.ok(t, "run", "--job", "hello", "sh", "-c", `echo "$0"`,
-			"--help"), "without --")
+	require.Equal(t, "--help\n", u.ok(t, "run", "--job", "hello", "sh", "-c", `echo "$0"`,
+		"--help"), "without --")
 
-		input := make([]byte, 1<<20)
-		for i := range input {
-			input[i] = byte(rand.N(256))
-		}
-		cmd := u.command("run", "--job", "hello", "--", "cat")
-		cmd.Stdin = bytes.NewReader(input)
-		output, err := cmd.Output()
-		require.NoError(t, err)
-		require.True(t, bytes.Equal(input, output), "standard input comes through")
+	input := make([]byte, 1<<20)
+	for i := range input {
+		input[i] = byte(rand.N(256))
+	}
+	cmd := u.command("run", "--job", "hello", "--", "cat")
+	cmd.Stdin = bytes.NewReader(input)
+	output, err := cmd.Output()
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(input, output), "standard input comes through")
 
-		require.Equal(t, result{137, "", ""}, u.do(t, "run", "--job", "hello", "--", "sh", "-c",
-			"kill -9 $$"))
-	})
+	require.Equal(t, result{137, "", ""}, u.do(t, "run", "--job", "hello", "--", "sh", "-c",
+		"kill -9 $$"))
 }
 
 func TestRun_tellsTheCommand(t *testing.T) {
@@ -245,16 +244,15 @@ func TestRun_signalWhileTheTableIsCreated(t *testing.T) {
 
 func TestRun_wait(t *testing.T) {
 	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		holder := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
-		holder.expect(t, "ready")
-		waiting := u.start(t, "run", "--job", "x", "--wait", "1m", "--poll", "20ms", "--", "echo",
-			"mine")
-		holder.stdin.Write([]byte("go\n"))
-		waiting.expect(t, "mine")
-		require.Equal(t, 0, holder.exit(t))
-		require.Equal(t, 0, waiting.exit(t))
-	})
+	u := sqliteUser(t)
+	holder := u.start(t, "run", "--job", "x", "--", "sh", "-c", wait)
+	holder.expect(t, "ready")
+	waiting := u.start(t, "run", "--job", "x", "--wait", "1m", "--poll", "20ms", "--", "echo",
+		"mine")
+	holder.stdin.Write([]byte("go\n"))
+	waiting.expect(t, "mine")
+	require.Equal(t, 0, holder.exit(t))
+	require.Equal(t, 0, waiting.exit(t))
 }
 
 func TestRun_oneOfFifty(t *testing.T) {
@@ -373,17 +371,16 @@ func TestRun_databaseStops(t *testing.T) {
 
 func TestRun_commandIsKilled(t *testing.T) {
 	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "200ms", "--", "sh", "-c",
-			"(trap '' TERM; "+family+"echo $$; while :; do read line; done) & wait")
-		pid, err := strconv.Atoi(<-p.lines)
-		require.NoError(t, err)
-		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
-		p.end(t) // its descendants, too
-		require.Equal(t, 137, p.exit(t))
-		require.Contains(t, p.stderr.String(), "left processes running: ending them\n")
-		require.Contains(t, u.ok(t, "status", "x"), "x: free\n")
-	})
+	u := sqliteUser(t)
+	p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "200ms", "--", "sh", "-c",
+		"(trap '' TERM; "+family+"echo $$; while :; do read line; done) & wait")
+	pid, err := strconv.Atoi(<-p.lines)
+	require.NoError(t, err)
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	p.end(t) // its descendants, too
+	require.Equal(t, 137, p.exit(t))
+	require.Contains(t, p.stderr.String(), "left processes running: ending them\n")
+	require.Contains(t, u.ok(t, "status", "x"), "x: free\n")
 }
 
 // A daemon leaves on purpose.
@@ -412,20 +409,4 @@ func TestRun_nested(t *testing.T) {
 	require.Equal(t, 143, p.exit(t))
 	require.Contains(t, u.ok(t, "status", "inner"), "inner: free\n")
 	require.Empty(t, p.stderr.String())
-}
-
-func TestRun_renews(t *testing.T) {
-	t.Parallel()
-	u := sqliteUser(t)
-	p := u.start(t, "run", "--job", "x", "--ttl", "5s", "--grace", "0s", "-v", "--", "sh", "-c",
-		wait)
-	p.expect(t, "ready")
-	next := u.start(t, "run", "--job", "x", "--ttl", "5s", "--wait", "forever", "--poll", "50ms",
-		"--", "echo", "mine")
-	require.Eventually(t, func() bool { return strings.Count(p.stderr.String(), "renewed") >= 4 },
-		patience, 10*time.Millisecond)
-	require.Empty(t, next.lines)
-	p.stdin.Write([]byte("go\n"))
-	require.Equal(t, 0, p.exit(t))
-	next.expect(t, "mine")
 }

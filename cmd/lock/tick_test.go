@@ -66,38 +66,36 @@ func TestRun_tickAhead(t *testing.T) {
 // A command that could not be started does not use up its tick.
 func TestRun_tickOfACommandThatCantStart(t *testing.T) {
 	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		script := filepath.Join(t.TempDir(), "script")
-		writeProgram(t, script, []byte("#!/no/such/interpreter\n"))
-		u.ok(t, "run", "--job", "x", "--tick", "2026-11-22", "--", "true")
-		r := u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--", script)
-		require.Equal(t, result{exitNotFound, "", "lock: exec " + script +
-			": it or its interpreter is missing: no such file or directory\n"}, r)
-		writeProgram(t, script, []byte("no program\n"))
-		r = u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--", script)
-		require.Equal(t, exitCannot, r.status)
-		require.Equal(t, exitRun, u.do(t, "run", "--job", "x", "--tick", "2026-11-22", "--",
-			"true").status)
-		require.Equal(t, "made\n", u.ok(t, "run", "--job", "x", "--tick", "2026-11-23", "--",
-			"echo", "made"))
-	})
+	u := sqliteUser(t)
+	script := filepath.Join(t.TempDir(), "script")
+	writeProgram(t, script, []byte("#!/no/such/interpreter\n"))
+	u.ok(t, "run", "--job", "x", "--tick", "2026-11-22", "--", "true")
+	r := u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--", script)
+	require.Equal(t, result{exitNotFound, "", "lock: exec " + script +
+		": it or its interpreter is missing: no such file or directory\n"}, r)
+	writeProgram(t, script, []byte("no program\n"))
+	r = u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--", script)
+	require.Equal(t, exitCannot, r.status)
+	require.Equal(t, exitRun, u.do(t, "run", "--job", "x", "--tick", "2026-11-22", "--",
+		"true").status)
+	require.Equal(t, "made\n", u.ok(t, "run", "--job", "x", "--tick", "2026-11-23", "--",
+		"echo", "made"))
 }
 
 // A tick that another is running has not been run.
 func TestRun_tickIsBeingRun(t *testing.T) {
 	t.Parallel()
-	onEachEngine(t, func(t *testing.T, u user) {
-		run := []string{"run", "--job", "x", "--tick", "2026-11-23", "--"}
-		p := u.start(t, append(run, "sh", "-c", wait)...)
-		p.expect(t, "ready")
-		r := u.do(t, append(run, "echo", "no")...)
-		require.Equal(t, exitHeld, r.status)
-		require.Contains(t, r.stderr, "default/x is being run: by ")
-		p.stdin.Write([]byte("go\n"))
-		require.Equal(t, 0, p.exit(t))
-		r = u.do(t, append(run, "echo", "no")...)
-		require.Equal(t, exitRun, r.status)
-	})
+	u := sqliteUser(t)
+	run := []string{"run", "--job", "x", "--tick", "2026-11-23", "--"}
+	p := u.start(t, append(run, "sh", "-c", wait)...)
+	p.expect(t, "ready")
+	r := u.do(t, append(run, "echo", "no")...)
+	require.Equal(t, exitHeld, r.status)
+	require.Contains(t, r.stderr, "default/x is being run: by ")
+	p.stdin.Write([]byte("go\n"))
+	require.Equal(t, 0, p.exit(t))
+	r = u.do(t, append(run, "echo", "no")...)
+	require.Equal(t, exitRun, r.status)
 }
 
 // throughProxy returns a user whose connection to the server can be cut.
@@ -135,14 +133,6 @@ func TestRun_lostReply(t *testing.T) {
 		}
 		require.Contains(t, args, holder)
 		require.Equal(t, 0, direct.do(t, args...).status, "what it says can be done: %v", args)
-		require.Contains(t, direct.ok(t, "status", "x"), "free")
-	})
-	t.Run("it comes back", func(t *testing.T) {
-		t.Parallel()
-		u, direct, proxy := throughProxy(t)
-		proxy.Arm(faultproxy.Fault{Place: faultproxy.ReplyLost, Then: faultproxy.Recover})
-		require.Equal(t, "made\n", u.do(t, "run", "--job", "x", "--tick", "2026-11-23", "--no-ddl",
-			"--", "echo", "made").stdout)
 		require.Contains(t, direct.ok(t, "status", "x"), "free")
 	})
 	t.Run("tick", func(t *testing.T) {

@@ -163,19 +163,6 @@ func TestRun_ctrlC(t *testing.T) {
 		require.Equal(t, 130, term.exit(t))
 		require.Contains(t, u.ok(t, "status", "x"), "x: free\n")
 	})
-	t.Run("is the command's", func(t *testing.T) {
-		t.Parallel()
-		term := openScreen(t, u.command("run", "--job", "y", "--", "sh", "-c",
-			"trap 'echo caught' INT; echo ready; read a; read a; echo after $a"))
-		term.expect(t, "ready")
-		term.keys.WriteString("\x03")
-		term.expect(t, "caught")
-		term.keys.WriteString("it\nit\n")
-		term.expect(t, "after it")
-		require.Equal(t, 0, term.exit(t))
-		require.Equal(t, 1, strings.Count(term.shown.String(), "caught"), "it comes once: %s",
-			term.shown)
-	})
 	t.Run("while it waits", func(t *testing.T) {
 		t.Parallel()
 		holder := u.start(t, "run", "--job", "z", "--", "sh", "-c", wait)

@@ -107,12 +107,12 @@ func TestPasswordsOfAnyCharacter(t *testing.T) {
 		} else {
 			a.says.exit(err, "lock list")
 		}
-		for _, args := range [][]string{{"list", dsn}, {dsn}, {"run", "--ttl", dsn, "--job", "x",
-			"--", "true"},
-			{"run", "--wait", dsn, "--job", "x", "--", "true"}, {"run", "--grace", dsn, "--job",
-				"x", "--", "true"},
-			{"run", "--if-held", dsn, "--job", "x", "--", "true"}, {"run", "--" + dsn}, {"run",
-				"-" + dsn}, {"list", "--log", dsn}} {
+		for _, args := range [][]string{{dsn}, {"list", dsn}, {"help", dsn}, {"list", "--log", dsn},
+			{"run", "--ttl", dsn, "--job", "x", "--", "true"},
+			{"run", "--wait", dsn, "--job", "x", "--", "true"},
+			{"run", "--grace", dsn, "--job", "x", "--", "true"},
+			{"run", "--if-held", dsn, "--job", "x", "--", "true"}, {"run", "--" + dsn},
+			{"run", "-" + dsn}} {
 			b := &app{says: &speaker{w: says}}
 			root := b.root()
 			root.SetArgs(args)
@@ -123,6 +123,28 @@ func TestPasswordsOfAnyCharacter(t *testing.T) {
 		for _, part := range []string{before, after} {
 			require.NotContains(t, strings.ToLower(says.String()), part, dsn)
 		}
+	}
+	for _, dsn := range []string{
+		"postgres://u:geheim@127.0.0.1:1/d",
+		"postgres://u:geheim%21@127.0.0.1:1/d",
+		"postgres://u:geheim@127.0.0.1:1/d?sslmode=geheim",
+		"postgres://u:geheim@127.0.0.1:geheim/d",
+		"postgres://u:geheim%zz@127.0.0.1:1/d",
+		"postgres://u:geheim@@127.0.0.1:1/d",
+		"postgres://u:geheim/x@127.0.0.1:1/d",
+		"postgres://127.0.0.1:1/d?user=u&password=geheim",
+		"postgres://127.0.0.1:1/geheim?password=geheim",
+		"postgres:u:geheim@127.0.0.1/d",
+		"postgres:/u:geheim:x@127.0.0.1/d",
+		"postgres://u:geheim@127.0.0.1/d?sslmode=bogus&a=`: geheim",
+		"u:geheim@127.0.0.1:1/d",
+		"sslmode=disable pass=geheim",
+		"Postgres://u:geheim@127.0.0.1:1/d",
+		" postgres://u:geheim@127.0.0.1:1/d",
+		"host=127.0.0.1 port=1 user=u password=geheim",
+		"mysql://u:geheim@127.0.0.1/d",
+	} {
+		check(dsn)
 	}
 	for _, c := range append(strings.Split(printable, ""), printable) {
 		password := before + c + after
