@@ -3,13 +3,6 @@ package tests
 import (
 	"context"
 	"database/sql"
-	"errors"
-	"fmt"
-	"math/rand/v2"
-	"runtime"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,204 +128,21 @@ func TestLease_Check_nobodyTakesOver(t *testing.T) {
 			}
 		}
 	})
-	t.Run("SQLite", func(t *testing.T) {
-		tb := dbtest.NewTable(t, engines[0])
-		l, err := lock.NewWith(tb.DB, lock.Options{Retry: lock.RetryPolicy{Attempts: 1}})
-		require.NoError(t, err)
-		tb.Put(dbtest.Row{ComponentID: "a", JobID: "1", Enabled: true, Status: "LOCKED",
-			Age: time.Minute})
-		lease := acquire(t, l, as("a", "1"))
-		tx := inTx(t, tb.DB)
-		require.NoError(t, lease.Check(t.Context(), tx))
-		// On SQLite nobody can see that a challenger waits; one that doesn't wait is refused.
-		impatient := engines[0].OpenDSN(t,
-			strings.Replace(tb.DSN, "busy_timeout(10000)", "busy_timeout(0)", 1))
-		once, err := lock.NewWith(impatient, lock.Options{NoDDL: true,
-			Retry: lock.RetryPolicy{Attempts: 1}})
-		require.NoError(t, err)
-		require.ErrorContains(t, once.Lock(component, "b", job, "2", time.Microsecond), "locked")
-		require.NoError(t, tx.Commit())
-		require.NoError(t, once.Lock(component, "b", job, "2", time.Microsecond))
-	})
-}
-
-// TestLease_Check_staleHolder lets one holder take over from another at all sorts of moments,
-// while each writes its token to a ledger in a transaction that ends in a check.
-func TestLease_Check_staleHolder(t *testing.T) {
-	schedules := 200
-	if testing.Short() {
-		schedules = 50
-	}
-	on(t, eachDatabase(), func(t *testing.T, e dbtest.Engine) {
-		tb := dbtest.NewTable(t, e)
-		l := tb.Lock()
-		_, err := tb.Exec("DROP TABLE IF EXISTS ledger")
-		require.NoError(t, err)
-		_, err = tb.Exec("CREATE TABLE ledger (schedule BIGINT, token BIGINT, PRIMARY KEY (schedule, " +
-			"token))")
-		require.NoError(t, err)
-		random := rand.New(rand.NewPCG(1, 2))
-		var committed, rejected int
-		for n := range schedules {
-			s := schedule{tb: tb, l: l, n: n, job: fmt.Sprintf("%s-%d", job, n),
-				order: order(random.IntN(3)), seed: random.Uint64()}
-			s.run()
-			switch {
-			case s.committed && s.stale:
-				t.Fatalf("schedule %d: a holder that was stale before its check has committed", n)
-			case s.committed && !s.seen:
-				t.Fatalf("schedule %d: a transaction has committed after the takeover", n)
-			case s.committed:
-				committed++
-			default:
-				rejected++
-			}
-			if t.Failed() {
-				t.Fatalf("schedule %d", n)
-			}
-		}
-		t.Logf("of the first holder's transactions %d were committed, %d were rejected", committed,
-			rejected)
-		require.NotZero(t, committed)
-		require.NotZero(t, rejected)
-	})
-}
-
-// order is the certain part of the order of a schedule; the rest is chance.
-type order int
-
-const (
-	byChance order = iota
-	takeoverFirst
-	checkFirst
-)
-
-// A schedule is one takeover.
-type schedule struct {
-	tb    dbtest.Table
-	l     *lock.Lock
-	n     int
-	job   string
-	order order
-	seed  uint64
-
-	took      atomic.Bool
-	stale     bool // the check began after the takeover
-	seen      bool // the second holder has seen what the first has committed
-	committed bool
-}
-
-func (s *schedule) run() {
-	t, ctx := s.tb.T, s.tb.T.Context()
-	first, second := as("a", "1"), as("b", "2")
-	first.JobName, second.JobName = s.job, s.job
-	lease := acquire(t, s.l, first)
-	var (
-		wg            sync.WaitGroup
-		taken         = make(chan struct{})
-		checked       = make(chan struct{})
-		pause, pause2 = pauses(s.seed), pauses(s.seed + 1)
-	)
-	wg.Go(func() {
-		defer lease.Release(ctx)
-		defer sync.OnceFunc(func() { close(checked) })()
-		if s.order == takeoverFirst {
-			<-taken
-		}
-		pause()
-		s.committed = s.write(lease, pause, func() { s.stale = s.took.Load() }, func() {
-			if s.order == checkFirst {
-				checked <- struct{}{}
-			}
+	// Elsewhere nobody can see that a challenger waits.
+	for _, e := range named("SQLite", "CockroachDB, pgx") {
+		t.Run(e.Name, func(t *testing.T) {
+			tb := dbtest.NewTable(t, e)
+			l := tb.Lock()
+			lease := acquire(t, l, as("a", "1"))
+			tx := inTx(t, tb.DB)
+			require.NoError(t, lease.Check(t.Context(), tx))
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+			defer cancel()
+			require.ErrorIs(t, l.LockContext(ctx, component, "b", job, "2", time.Microsecond),
+				context.DeadlineExceeded)
+			require.NoError(t, tx.Commit())
+			require.NoError(t, l.Lock(component, "b", job, "2", time.Microsecond))
+			require.ErrorIs(t, lease.Check(t.Context(), inTx(t, tb.DB)), lock.ErrLost)
 		})
-	})
-	wg.Go(func() {
-		if s.order == checkFirst {
-			<-checked
-		}
-		pause2()
-		for {
-			// To it, the first one's lock expires at once.
-			err := s.l.Lock(component, second.ComponentID, s.job, second.JobID, time.Microsecond)
-			if err == nil {
-				break
-			}
-			if !refused(err) {
-				t.Error(err)
-				break
-			}
-		}
-		s.took.Store(true)
-		close(taken)
-		s.seen = s.ledger(s.tb.DB, "token = $2", lease.Token()) == 1
-		pause2()
-		lease, err := s.l.Acquire(ctx, second)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer lease.Release(ctx)
-		if !s.write(lease, pause2, func() {}, func() {}) {
-			t.Error("the second holder was rejected")
-		}
-	})
-	wg.Wait()
-}
-
-// write writes the token in a transaction that ends with a check, and reports whether it
-// committed.
-func (s *schedule) write(lease *lock.Lease, pause, before, after func()) bool {
-	t, ctx := s.tb.T, s.tb.T.Context()
-	tx, err := s.tb.BeginTx(ctx, nil)
-	if err != nil {
-		t.Error(err)
-		return false
-	}
-	defer tx.Rollback()
-	if _, err := tx.Exec("INSERT INTO ledger (schedule, token) VALUES ($1, $2)", s.n,
-		lease.Token()); err != nil {
-		t.Error(err)
-		return false
-	}
-	pause()
-	before()
-	if err := lease.Check(ctx, tx); err != nil {
-		if !errors.Is(err, lock.ErrLost) && !s.tb.Engine.CockroachDB() {
-			t.Error(err)
-		}
-		return false
-	}
-	after()
-	pause()
-	if n := s.ledger(tx, "token > $2", lease.Token()); n != 0 {
-		t.Errorf("there are %d larger tokens than that of a holder whose check has succeeded", n)
-	}
-	pause()
-	if err := tx.Commit(); err != nil {
-		if !s.tb.Engine.CockroachDB() {
-			t.Error(err)
-		}
-		return false
-	}
-	return true
-}
-
-func (s *schedule) ledger(db interface {
-	QueryRow(query string, args ...interface{}) *sql.Row
-}, where string, token int64) (n int) {
-	if err := db.QueryRow("SELECT count(*) FROM ledger WHERE schedule = $1 AND "+where, s.n,
-		token).Scan(&n); err != nil {
-		s.tb.T.Error(err)
-	}
-	return n
-}
-
-// pauses returns a function that yields for a random while.
-func pauses(seed uint64) func() {
-	random := rand.New(rand.NewPCG(seed, 0))
-	return func() {
-		for range 1 << random.IntN(10) {
-			runtime.Gosched()
-		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -215,49 +214,24 @@ func settles(tb dbtest.Table, d doing, done bool, msg ...any) {
 }
 
 func TestRetryPolicy_databaseStaysAway(t *testing.T) {
-	dbtest.StartPostgres(t)
-	// They wait for real, so all do it at the same time.
-	var all sync.WaitGroup
-	defer all.Wait()
-	run := func(e dbtest.Engine, d doing, name string, test func(t *testing.T, tb dbtest.Table,
-		p *faultproxy.Proxy, db *sql.DB)) {
-		all.Go(func() {
-			t.Run(e.Name+"/"+d.verb+"/"+name, func(t *testing.T) {
+	onPostgres(t, func(t *testing.T, e dbtest.Engine) {
+		for _, d := range []doing{doings[0], doings[4]} { // a query and an Exec
+			t.Run(d.name, func(t *testing.T) {
+				t.Parallel() // they wait for real
 				tb := dbtest.NewTable(t, e)
 				lock.New(tb)
 				d.prepare(tb)
 				p, db := through(tb)
-				test(t, tb, p, db)
-			})
-		})
-	}
-	for _, e := range postgresEngines() {
-		for _, d := range []doing{doings[0], doings[4]} { // a query and an Exec
-			for _, then := range []faultproxy.Then{faultproxy.Vanish, faultproxy.Refuse} {
-				f := faultproxy.Fault{Place: faultproxy.ReplyLost, Then: then}
-				run(e, d, f.String(), func(t *testing.T, tb dbtest.Table, p *faultproxy.Proxy, db *sql.DB) {
-					l := lock.New(db)
-					p.Arm(f)
-					err := d.do(l)
-					notRefused(t, err, d.verb)
-					require.ErrorIs(t, err, lock.ErrOutcomeUnknown)
-					require.True(t, d.done(tb))
-					settles(tb, d, true)
-				})
-			}
-			run(e, d, "away from the beginning", func(t *testing.T, tb dbtest.Table, p *faultproxy.Proxy,
-				db *sql.DB) {
 				p.Close()
 				err := d.do(lock.New(db))
 				notRefused(t, err, d.verb)
 				require.ErrorAs(t, err, new(*net.OpError))
-				// Nothing was sent.
-				require.NotErrorIs(t, err, lock.ErrOutcomeUnknown)
+				require.NotErrorIs(t, err, lock.ErrOutcomeUnknown, "nothing was sent")
 				require.False(t, d.done(tb))
 				settles(tb, d, false)
 			})
 		}
-	}
+	})
 }
 
 func TestLock_deadConnections(t *testing.T) {

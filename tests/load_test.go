@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,72 +12,6 @@ import (
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
-
-// TestLock_thousandInstances lets 1,000 instances, of 10 processes with a pool of 20 connections
-// each, compete for 100 jobs until each job has run ten times.
-func TestLock_thousandInstances(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it is a load test")
-	}
-	const processes, instances, jobs, runs, pool = 10, 1000, 100, 10, 20
-	e := dbtest.Engine{Driver: "pgx", DSN: dbtest.PostgresDSN()}
-	dsn := e.DSN(t)
-	var locks [processes]*lock.Lock
-	for i := range locks {
-		db := e.OpenDSN(t, dsn)
-		db.SetMaxOpenConns(pool - 1) // one of the server's 200 is for others
-		locks[i] = lock.New(db)
-	}
-	var (
-		inside, done    [jobs]atomic.Int64
-		granted, others atomic.Int64
-		all             sync.WaitGroup
-	)
-	begun := time.Now()
-	for i := range instances {
-		all.Go(func() {
-			l, id := locks[i%processes], fmt.Sprint("instance-", i)
-			for run := 0; ; run++ {
-				j := -1
-				for k := range jobs {
-					if k = (k + i) % jobs; done[k].Load() < runs {
-						j = k
-						break
-					}
-				}
-				if j < 0 {
-					return
-				}
-				job := fmt.Sprint("job-", j)
-				switch err := l.Lock("shop", id, job, fmt.Sprint(run), time.Hour); {
-				case err == nil:
-					if n := inside[j].Add(1); n != 1 {
-						t.Errorf("%d instances are at work", n)
-					}
-					granted.Add(1)
-					done[j].Add(1)
-					inside[j].Add(-1)
-					if err := l.Unlock("shop", id, job, fmt.Sprint(run)); err != nil {
-						t.Error(err)
-					}
-				case errors.As(err, new(*lock.ErrUnauthorised)):
-					others.Add(1)
-				default:
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-	took := time.Since(begun)
-	calls := 2*granted.Load() + others.Load()
-	t.Logf("%d calls in %v, %.0f a second: %d granted, %d refused", calls,
-		took.Round(time.Millisecond), float64(calls)/took.Seconds(), granted.Load(), others.Load())
-	for j := range done {
-		require.GreaterOrEqual(t, done[j].Load(), int64(runs))
-	}
-}
 
 // TestLock_exhaustedPool: a call waits for a connection, within its context, and a clear error ends
 // the wait. Nobody is stuck after it.
