@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 )
 
@@ -47,23 +46,6 @@ func TestReadme(t *testing.T) {
 	}, tableWidth, false)
 	shown = databaseTitle + "postgres://backup@db.example:5432/ops\n" + shown
 	require.True(t, strings.Contains(text, "```\n$ lock list\n"+shown+"```\n"), shown)
-
-	flags := map[string]bool{"--help": true, "--full": true} // the latter is the backup's
-	var learn func(*cobra.Command)
-	learn = func(cmd *cobra.Command) {
-		for _, line := range strings.Split(cmd.LocalFlags().FlagUsages(), "\n") {
-			if name := regexp.MustCompile(`--[a-z-]+`).FindString(line); name != "" {
-				flags[name] = true
-			}
-		}
-		for _, c := range cmd.Commands() {
-			learn(c)
-		}
-	}
-	learn((&app{says: &speaker{}}).root())
-	for _, name := range regexp.MustCompile(`--[a-z][a-z-]+`).FindAllString(text, -1) {
-		require.True(t, flags[name], "%s: there is no such flag", name)
-	}
 }
 
 // The crontab's line, on five servers.

@@ -308,18 +308,6 @@ func TestRun_lostLock(t *testing.T) {
 	})
 }
 
-func TestRun_lostLockEndsGently(t *testing.T) {
-	t.Parallel()
-	u := sqliteUser(t)
-	p := u.start(t, "run", "--job", "x", "--ttl", "10s", "--grace", "4s", "--", "sh", "-c",
-		"trap 'echo term; exit 0' TERM; "+stay)
-	p.expect(t, "ready")
-	require.Equal(t, 0, u.do(t, "release", "x", "--force", "--holder", u.holder(t, "x")).status)
-	p.expect(t, "term")
-	require.Equal(t, exitLost, p.exit(t), "though the command's was 0")
-	require.NotContains(t, p.stderr.String(), "killing")
-}
-
 // The command goes on while the database may come back in time, and is ended before another can
 // acquire the lock.
 func TestRun_databaseStops(t *testing.T) {

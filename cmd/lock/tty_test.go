@@ -137,42 +137,14 @@ func TestRun_messagesInTheBackground(t *testing.T) {
 	require.Contains(t, u.ok(t, "status", "x"), "free")
 }
 
-// The terminal serves the whole pipeline, as for a pager.
-func TestRun_terminalWithAPipe(t *testing.T) {
-	t.Parallel()
-	u := sqliteUser(t)
-	cmd := u.command()
-	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c",
-		`"$0" run --job x -- sh -c "echo ready; read a </dev/tty; echo got \$a" </dev/null | cat`,
-		binary}
-	term := openScreen(t, cmd)
-	term.expect(t, "ready")
-	term.keys.WriteString("one\n")
-	term.expect(t, "got one")
-	require.Equal(t, 0, term.exit(t))
-}
-
 func TestRun_ctrlC(t *testing.T) {
 	t.Parallel()
 	u := sqliteUser(t)
-	t.Run("ends the command", func(t *testing.T) {
-		t.Parallel()
-		term := openScreen(t, u.command("run", "--job", "x", "--", "sh", "-c", stay))
-		term.expect(t, "ready")
-		term.keys.WriteString("\x03")
-		require.Equal(t, 130, term.exit(t))
-		require.Contains(t, u.ok(t, "status", "x"), "x: free\n")
-	})
-	t.Run("while it waits", func(t *testing.T) {
-		t.Parallel()
-		holder := u.start(t, "run", "--job", "z", "--", "sh", "-c", wait)
-		holder.expect(t, "ready")
-		term := openScreen(t, u.command("run", "--job", "z", "--wait", "forever", "-v", "--",
-			"echo", "no"))
-		term.expect(t, "; waiting\r\n")
-		term.keys.WriteString("\x03")
-		require.Equal(t, 130, term.exit(t))
-	})
+	term := openScreen(t, u.command("run", "--job", "x", "--", "sh", "-c", stay))
+	term.expect(t, "ready")
+	term.keys.WriteString("\x03")
+	require.Equal(t, 130, term.exit(t))
+	require.Contains(t, u.ok(t, "status", "x"), "x: free\n")
 }
 
 func TestRun_lostLockAtATerminal(t *testing.T) {
