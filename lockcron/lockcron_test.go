@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log"
 	"os"
-	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -128,36 +126,6 @@ func TestNew_summer_begins(t *testing.T) {
 			require.Equal(t, []string{"25 02:30", "26 03:30", "27 02:30"}, at)
 		})
 	}
-}
-
-// The cost of an entry doesn't grow with their number: cron is never asked for its entries, of
-// which it makes a copy each time.
-func TestNew_many_entries(t *testing.T) {
-	cost := map[int]uint64{} // in bytes, of an entry
-	for _, entries := range []int{100, 2000} {
-		synctest.Test(t, func(t *testing.T) {
-			f := ticktest.NewFleet(lock.NewMemory(lock.Options{}))
-			c := cron.New(cron.WithLogger(cron.DiscardLogger))
-			hourly := parse(t, "0 0 * * * *")
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			for i := range entries {
-				g := f.Guard(0)
-				g.Job.JobName = fmt.Sprint("report-", i)
-				job, err := New(t.Context(), g, hourly, func(context.Context) error { return nil })
-				require.NoError(t, err)
-				c.Schedule(job, job)
-			}
-			c.Start()
-			time.Sleep(2*time.Hour + time.Second)
-			synctest.Wait()
-			runtime.ReadMemStats(&after)
-			<-c.Stop().Done()
-			require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 2 * entries}, f.Told)
-			cost[entries] = (after.TotalAlloc - before.TotalAlloc) / uint64(entries)
-		})
-	}
-	require.Less(t, cost[2000], 2*cost[100])
 }
 
 // day is one of the year 2000, in which the bubbles of package synctest begin.
