@@ -209,29 +209,6 @@ type notUnderstood struct{}
 func (notUnderstood) Error() string    { return "unknown function" }
 func (notUnderstood) SQLState() string { return "42883" }
 
-func TestLock_error(t *testing.T) {
-	boom := errors.New("boom")
-	l, mock := newMock(t)
-	calls := map[string]func() error{
-		"Lock":    func() error { return l.Lock("c", "a", "j", "1", 0) },
-		"Unlock":  func() error { return l.Unlock("c", "a", "j", "1") },
-		"Enable":  func() error { return l.Enable("c", "j") },
-		"Disable": func() error { return l.Disable("c", "j") },
-	}
-	for verb, call := range calls {
-		if verb == "Lock" || verb == "Unlock" {
-			mock.ExpectQuery("").WillReturnError(boom)
-		} else {
-			mock.ExpectExec("").WillReturnError(boom)
-		}
-		err := call()
-		require.ErrorIs(t, err, boom)
-		require.ErrorContains(t, err, "lock: "+verb+` job "j" of component "c": boom`)
-		require.False(t, errors.As(err, new(*lock.ErrUnauthorised)))
-		require.False(t, errors.As(err, new(*lock.ErrDisabled)))
-	}
-}
-
 // noopStorage is used by a service whose database is switched off.
 type noopStorage struct{ row *sql.Row }
 
@@ -306,15 +283,6 @@ func TestLocalLock(t *testing.T) {
 	}
 }
 
-func TestNoopLocker(t *testing.T) {
-	var l lock.NoopLocker
-	require.NoError(t, l.Disable("c", "j"))
-	require.NoError(t, l.Lock("c", "a", "j", "1", -1))
-	require.NoError(t, l.Lock("c", "b", "j", "2", 0))
-	require.NoError(t, l.Unlock("c", "x", "j", "9"))
-	require.NoError(t, l.Enable("c", "j"))
-}
-
 func TestLease_nil(t *testing.T) {
 	ctx := context.Background()
 	for name, lease := range map[string]*lock.Lease{"nil": nil, "LeaseFrom": lock.LeaseFrom(ctx)} {
@@ -364,8 +332,13 @@ func TestHolder(t *testing.T) {
 		`component ID "a", job ID "1", lock time`)
 }
 
-func TestNoopLocker_Acquire(t *testing.T) {
+func TestNoopLocker(t *testing.T) {
 	var l lock.NoopLocker
+	require.NoError(t, l.Disable("c", "j"))
+	require.NoError(t, l.Lock("c", "a", "j", "1", -1))
+	require.NoError(t, l.Lock("c", "b", "j", "2", 0))
+	require.NoError(t, l.Unlock("c", "x", "j", "9"))
+	require.NoError(t, l.Enable("c", "j"))
 	ctx := context.Background()
 	lease, err := l.Acquire(ctx, lock.Job{JobName: "j"})
 	require.NoError(t, err)
