@@ -3,7 +3,6 @@ package compat_test
 import (
 	"database/sql"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
-	"github.com/cloudtrust/go-jobs/lock/internal/crdbtest"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
 // postgresShape describes each column of the table, and its primary key.
@@ -80,19 +79,8 @@ FROM pragma_table_info('locks')`,
 	},
 }
 
-// openCockroach opens a new database.
 func openCockroach(t *testing.T) *sql.DB {
-	c, err := startCockroach()
-	if crdbtest.Dispensable(err) {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	admin, err := sql.Open("pgx", c.Nodes[0].DSN())
-	require.NoError(t, err)
-	defer admin.Close()
-	name := fmt.Sprintf("d%d", databases.Add(1))
-	mustExec(t, admin, "CREATE DATABASE "+name)
-	db, err := sql.Open("pgx", strings.Replace(c.Nodes[0].DSN(), "/defaultdb?", "/"+name+"?", 1))
+	db, err := sql.Open("pgx", dbtest.CockroachDSN(t))
 	require.NoError(t, err)
 	return keep(t, db)
 }

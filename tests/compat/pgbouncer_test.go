@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
 // modes are the drivers' modes for pgbouncer in transaction mode, where each transaction may have
@@ -268,27 +268,28 @@ type bouncer struct {
 	stdin  io.WriteCloser
 }
 
-var (
-	pgbouncer   atomic.Pointer[bouncer]
-	startShared = sync.OnceValues(func() (*bouncer, error) {
-		b, err := startPgBouncer(postgres.Load().Port)
-		pgbouncer.Store(b)
-		return b, err
-	})
-)
+var shared struct {
+	sync.Once
+	*bouncer
+	err error
+}
 
 var errNoPgBouncer = errors.New("pgbouncer is neither on PATH nor in /usr/sbin")
 
 // sharedPgBouncer returns the pgbouncer that most tests share. If there is none, it skips the
 // test or, if the test is required, fails it.
 func sharedPgBouncer(t *testing.T) *bouncer {
-	server(t)
-	b, err := startShared()
-	if errors.Is(err, errNoPgBouncer) && os.Getenv("LOCK_TEST_PGBOUNCER") != "required" {
-		t.Skip(err)
+	s := dbtest.StartPostgres(t)
+	shared.Do(func() {
+		if shared.bouncer, shared.err = startPgBouncer(s.Port); shared.err == nil {
+			dbtest.AtEnd(shared.close)
+		}
+	})
+	if errors.Is(shared.err, errNoPgBouncer) && os.Getenv("LOCK_TEST_PGBOUNCER") != "required" {
+		dbtest.LeaveOut(t, shared.err.Error())
 	}
-	require.NoError(t, err)
-	return b
+	require.NoError(t, shared.err)
+	return shared.bouncer
 }
 
 // startPgBouncer starts a pgbouncer for the PostgreSQL at a port, with settings such as

@@ -6,62 +6,18 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/cloudtrust/go-jobs/lock/internal/crdbtest"
-	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
-// The servers start when the first test needs them.
-var (
-	startPostgres = sync.OnceValues(func() (*pgtest.Server, error) {
-		s, err := pgtest.Start("fsync=off")
-		postgres.Store(s)
-		return s, err
-	})
-	postgres atomic.Pointer[pgtest.Server]
+var databases atomic.Int64
 
-	startCockroach = sync.OnceValues(func() (*crdbtest.Cluster, error) {
-		c, err := crdbtest.Start(1)
-		if err == nil {
-			cockroach.Store(c)
-		}
-		return c, err
-	})
-	cockroach atomic.Pointer[crdbtest.Cluster]
-
-	databases atomic.Int64
-)
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if b := pgbouncer.Load(); b != nil {
-		b.close()
-	}
-	if s := postgres.Load(); s != nil {
-		s.Close()
-	}
-	if c := cockroach.Load(); c != nil {
-		c.Close()
-	}
-	os.Exit(code)
-}
-
-// server returns the PostgreSQL of the tests. If there is none, it skips the test or, if the test
-// is required, fails it.
-func server(t *testing.T) *pgtest.Server {
-	s, err := startPostgres()
-	if pgtest.Dispensable(err) {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	return s
-}
+func TestMain(m *testing.M) { os.Exit(dbtest.Main(m)) }
 
 // A place is the address of a database: its port, name and user.
 type place struct {
@@ -72,13 +28,9 @@ type place struct {
 
 // newDatabase makes an empty database for the test.
 func newDatabase(t *testing.T) place {
-	s := server(t)
+	s := dbtest.StartPostgres(t)
 	name := fmt.Sprintf("d%d", databases.Add(1))
-	admin, err := sql.Open("pgx", s.DSN())
-	require.NoError(t, err)
-	defer admin.Close()
-	_, err = admin.Exec("CREATE DATABASE " + name)
-	require.NoError(t, err)
+	dbtest.Exec(t, s.DSN(), "CREATE DATABASE "+name)
 	return place{s.Port, name, "postgres"}
 }
 

@@ -18,12 +18,10 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/lib/pq"
 	"github.com/stretchr/testify/require"
 
 	"github.com/cloudtrust/go-jobs/lock"
-	"github.com/cloudtrust/go-jobs/lock/internal/crdbtest"
-	"github.com/cloudtrust/go-jobs/lock/internal/pgtest"
+	"github.com/cloudtrust/go-jobs/lock/internal/dbtest"
 )
 
 // A block is a fenced piece of a page.
@@ -189,31 +187,19 @@ func TestPages_pictures(t *testing.T) {
 
 // SQL
 
-// What the tests start or build when the first of them needs it.
-var (
-	started *pgtest.Server
-	server  = sync.OnceValues(func() (s *pgtest.Server, err error) {
-		started, err = pgtest.Start("fsync=off")
-		return started, err
-	})
-	nodes     *crdbtest.Cluster
-	cockroach = sync.OnceValues(func() (c *crdbtest.Cluster, err error) {
-		nodes, err = crdbtest.Start(1)
-		return nodes, err
-	})
-
-	binDir  string
-	command = sync.OnceValues(func() (path string, err error) {
-		if binDir, err = os.MkdirTemp("", "docs"); err != nil {
-			return "", err
-		}
-		path = filepath.Join(binDir, "lock")
-		if out, err := buildCommand(path); err != nil {
-			return "", fmt.Errorf("%w: %s", err, out)
-		}
-		return path, nil
-	})
-)
+// command builds the command when the first test needs it, and returns its path.
+var command = sync.OnceValues(func() (path string, err error) {
+	dir, err := os.MkdirTemp("", "docs")
+	if err != nil {
+		return "", err
+	}
+	dbtest.AtEnd(func() { os.RemoveAll(dir) })
+	path = filepath.Join(dir, "lock")
+	if out, err := buildCommand(path); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return path, nil
+})
 
 // buildCommand builds the command, which is a module of its own.
 func buildCommand(path string) (out []byte, err error) {
@@ -227,17 +213,7 @@ func TestMain(m *testing.M) {
 	if err := os.Chdir("../../docs"); err != nil {
 		panic(err)
 	}
-	code := m.Run()
-	if started != nil {
-		started.Close()
-	}
-	if nodes != nil {
-		nodes.Close()
-	}
-	if binDir != "" {
-		os.RemoveAll(binDir)
-	}
-	os.Exit(code)
+	os.Exit(dbtest.Main(m))
 }
 
 // onDatabases runs a test on PostgreSQL and on CockroachDB.
@@ -249,24 +225,10 @@ func onDatabases(t *testing.T, test func(t *testing.T, db *sql.DB)) {
 		test(t, db)
 	}
 	t.Run("PostgreSQL", func(t *testing.T) { run(t, postgres(t)) })
-	t.Run("CockroachDB", func(t *testing.T) {
-		c, err := cockroach()
-		if crdbtest.Dispensable(err) {
-			t.Skip(err)
-		}
-		require.NoError(t, err)
-		run(t, c.Nodes[0].DSN())
-	})
+	t.Run("CockroachDB", func(t *testing.T) { run(t, dbtest.CockroachDSN(t)) })
 }
 
-func postgres(t *testing.T) string {
-	s, err := server()
-	if pgtest.Dispensable(err) {
-		t.Skip(err)
-	}
-	require.NoError(t, err)
-	return s.DSN()
-}
+func postgres(t *testing.T) string { return dbtest.StartPostgres(t).DSN() }
 
 // rows are the rows of the table in the pages.
 var rows = []struct {
