@@ -47,21 +47,6 @@ var withContext = map[string]func(ctx context.Context, l *lock.Lock) error{
 	},
 }
 
-func TestLock_withAndWithoutContext(t *testing.T) {
-	everywhere(t, func(t *testing.T, e dbtest.Engine) {
-		all := dbtest.NewTable(t, e)
-		l := all.Lock()
-		for _, d := range doings {
-			t.Run(d.name, func(t *testing.T) {
-				tb := all.With(t)
-				d.prepare(tb)
-				require.NoError(t, withContext[d.verb](t.Context(), l))
-				require.True(t, d.done(tb))
-			})
-		}
-	})
-}
-
 func TestLock_contextIsOver(t *testing.T) {
 	asked := dbtest.Storage{
 		OnExec: func(query string) error {

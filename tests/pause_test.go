@@ -160,18 +160,3 @@ func TestLease_processIsStopped(t *testing.T) {
 	require.Equal(t, "parent", s.Holder.ComponentID)
 	require.NoError(t, lease.Release(t.Context()), "the lock is still the parent's")
 }
-
-func TestLease_processIsKilled(t *testing.T) {
-	if asChild(t) {
-		return
-	}
-	p := startChild(t)
-	require.NoError(t, p.cmd.Process.Kill())
-	require.Error(t, p.cmd.Wait())
-	err := p.l.Lock(component, "parent", job, "1", time.Hour)
-	require.IsType(t, &lock.ErrUnauthorised{}, err)
-	lease, age := p.takesOver()
-	require.Greater(t, age, pausedFor)
-	t.Logf("taken over at the age of %v", age)
-	require.NoError(t, lease.Release(t.Context()))
-}
