@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
 	"os"
@@ -139,38 +138,6 @@ func ExampleErrUnauthorised() {
 	}
 	// Output:
 	// not now: invoices of shop has it, with instance-1, for 5m0s
-}
-
-// After a broken connection it is unknown whether the lock was acquired. The same call settles
-// it: if the caller already holds the lock, Lock returns nil.
-func ExampleErrOutcomeUnknown() {
-	db, mock, err := sqlmock.New()
-	if err != nil {
-		log.Fatal(err)
-	}
-	// the connection breaks before the answer is there
-	mock.ExpectQuery("locks").WillReturnError(io.ErrUnexpectedEOF)
-	mock.ExpectQuery("locks").WillReturnRows(sqlmock.NewRows(locktest.Columns).
-		// the row says that the first call took it
-		AddRow(locktest.HeldBy("instance-1", "run-1", time.Now())...))
-
-	// By default, a Lock tries for about two seconds before it gives up. This one doesn't.
-	l, err := lock.NewWith(db, lock.Options{NoDDL: true, Retry: lock.RetryPolicy{Attempts: 1}})
-	if err != nil {
-		log.Fatal(err)
-	}
-	for {
-		err := l.Lock("shop", "instance-1", "invoices", "run-1", time.Hour)
-		if errors.Is(err, lock.ErrOutcomeUnknown) {
-			fmt.Println("nobody knows; once more")
-			continue
-		}
-		fmt.Println("instance-1:", err)
-		break
-	}
-	// Output:
-	// nobody knows; once more
-	// instance-1: <nil>
 }
 
 // A page for the one on call. The table doesn't say how long a job may take: the caller knows.
