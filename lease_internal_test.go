@@ -971,31 +971,30 @@ func TestLock_Run(t *testing.T) {
 	})
 }
 
+// TestOptions_Observer: it may release the lease of whose loss it is told.
 func TestOptions_Observer(t *testing.T) {
-	t.Run("may release the lease of whose loss it is told", func(t *testing.T) {
-		inBubble(t, func(t *testing.T, w *world) {
-			var lease atomic.Pointer[Lease]
-			tell := w.o.Observer
-			w.o.Observer = Observers(nil, tell, func(ctx context.Context, e Event) {
-				if le := lease.Load(); le != nil {
-					le.Err()
-					le.Token()
-					if e.Kind == Lost {
-						require.NoError(t, le.Release(ctx))
-						require.ErrorIs(t, le.Renew(ctx), ErrReleased)
-						_, err := w.Status(ctx, "shop", "backup")
-						require.NoError(t, err)
-					}
+	inBubble(t, func(t *testing.T, w *world) {
+		var lease atomic.Pointer[Lease]
+		tell := w.o.Observer
+		w.o.Observer = Observers(nil, tell, func(ctx context.Context, e Event) {
+			if le := lease.Load(); le != nil {
+				le.Err()
+				le.Token()
+				if e.Kind == Lost {
+					require.NoError(t, le.Release(ctx))
+					require.ErrorIs(t, le.Renew(ctx), ErrReleased)
+					_, err := w.Status(ctx, "shop", "backup")
+					require.NoError(t, err)
 				}
-			})
-			lease.Store(w.acquire(backup))
-			w.script.does(script{before: on("renew", fails(errAway))})
-			<-lease.Load().Context().Done()
-			time.Sleep(time.Second)
-			require.Empty(t, w.holder())
-			require.Len(t, w.told(Lost), 1)
-			require.Len(t, w.told(Released), 1)
+			}
 		})
+		lease.Store(w.acquire(backup))
+		w.script.does(script{before: on("renew", fails(errAway))})
+		<-lease.Load().Context().Done()
+		time.Sleep(time.Second)
+		require.Empty(t, w.holder())
+		require.Len(t, w.told(Lost), 1)
+		require.Len(t, w.told(Released), 1)
 	})
 }
 

@@ -72,11 +72,6 @@ func named(names ...string) []dbtest.Engine {
 	})
 }
 
-// eachDatabase has one engine for each database.
-func eachDatabase() []dbtest.Engine {
-	return named("SQLite", "PostgreSQL, pgx", "CockroachDB, pgx")
-}
-
 // postgresEngines are the engines of PostgreSQL with default settings.
 func postgresEngines() []dbtest.Engine {
 	return named("PostgreSQL, pgx", "PostgreSQL, lib_pq", "PostgreSQL, lib_pq, one round trip")

@@ -2,6 +2,8 @@ package dbtest
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -242,7 +244,7 @@ var Scenarios = []Scenario{
 		}), lock.ErrReleased)
 	}},
 	{"Run", func(t *testing.T, tb Table, l *lock.Lock) {
-		boom := errTold("boom")
+		boom := errors.New("boom")
 		j := lock.Job{ComponentName: Component, JobName: Job, Tick: aTick}
 		run := func(err error) error {
 			return l.Run(t.Context(), j, func(ctx context.Context) error {
@@ -271,7 +273,7 @@ var Scenarios = []Scenario{
 	{"Names and IDs are data", func(t *testing.T, tb Table, l *lock.Lock) {
 		for _, text := range []string{`'"` + "`" + `'; DROP TABLE locks; --`,
 			"a\r\n\tb\x01\x7f", "🔒\u0301é\u202e", "%s%_$1?1\\", "{table}", " padded ",
-			string(make100k())} {
+			strings.Repeat("0123456789", 10_000)} {
 			require.NoError(t, l.Lock(text, text+"a", text, text+"1", time.Hour))
 			require.Equal(t, Row{ComponentID: text + "a", JobID: text + "1", Enabled: true,
 				Status: "LOCKED"}, tb.Get(text, text).Fields())
@@ -287,15 +289,3 @@ var Scenarios = []Scenario{
 		}
 	}},
 }
-
-func make100k() []byte {
-	b := make([]byte, 100_000)
-	for i := range b {
-		b[i] = '0' + byte(i%10)
-	}
-	return b
-}
-
-type errTold string
-
-func (e errTold) Error() string { return string(e) }
