@@ -93,8 +93,8 @@ func TestNew_clocks(t *testing.T) {
 
 				f.RequireEachOnce(t, parse(t, test.spec), test.from.In(test.location),
 					test.to.Add(-20*time.Second))
-				require.Positive(t, f.Told[locktick.AlreadyRun]+f.Told[locktick.Running])
-				require.Equal(t, slices.Max(test.skews) > time.Minute, f.Told[locktick.Ahead] > 0)
+				require.Positive(t, f.Told()[locktick.AlreadyRun]+f.Told()[locktick.Running])
+				require.Equal(t, slices.Max(test.skews) > time.Minute, f.Told()[locktick.Ahead] > 0)
 			})
 		})
 	}
@@ -177,8 +177,8 @@ func TestJob_Run_other_schedule(t *testing.T) {
 		func(context.Context) error { panic("it runs") })
 	require.NoError(t, err)
 	job.Run()
-	require.Equal(t, map[locktick.Outcome]int{locktick.Failed: 1}, f.Told)
-	require.ErrorContains(t, f.Errs[0], "is the Job the schedule of its entry")
+	require.Equal(t, map[locktick.Outcome]int{locktick.Failed: 1}, f.Told())
+	require.ErrorContains(t, f.Errs()[0], "is the Job the schedule of its entry")
 }
 
 func TestJob_Run_lost_and_panic(t *testing.T) {

@@ -65,8 +65,8 @@ func TestLocker_clocks(t *testing.T) {
 				// The first two seconds are those of instances that begin at once with different
 				// ticks.
 				f.RequireEachOnce(t, s, start.Add(6*time.Second), start.Add(test.lasts-5*time.Second))
-				require.Positive(t, f.Told[locktick.AlreadyRun]+f.Told[locktick.Running])
-				require.Equal(t, slices.Max(clocks) > time.Minute, f.Told[locktick.Ahead] > 0)
+				require.Positive(t, f.Told()[locktick.AlreadyRun]+f.Told()[locktick.Running])
+				require.Equal(t, slices.Max(clocks) > time.Minute, f.Told()[locktick.Ahead] > 0)
 			})
 		})
 	}
@@ -136,9 +136,9 @@ func TestLocker_Spacing(t *testing.T) {
 				}
 				time.Sleep(3 * time.Minute)
 				synctest.Wait()
-				require.Equal(t, test.runs, f.Runs[""])
-				require.Equal(t, test.spacing == 0, f.Told[locktick.Failed] > 0)
-				for _, err := range f.Errs {
+				require.Equal(t, test.runs, f.Runs()[""])
+				require.Equal(t, test.spacing == 0, f.Told()[locktick.Failed] > 0)
+				for _, err := range f.Errs() {
 					require.ErrorContains(t, err, `job "report" has no Schedule in the Locker`)
 				}
 			})
@@ -249,7 +249,7 @@ func TestLocker_Schedule_running(t *testing.T) {
 		close(stop)
 		synctest.Wait()
 		require.Len(t, f.Ticks(), 3+30)
-		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 3 + 30}, f.Told)
+		require.Equal(t, map[locktick.Outcome]int{locktick.Ran: 3 + 30}, f.Told())
 	})
 }
 
@@ -264,7 +264,7 @@ func TestLocker_RunNow(t *testing.T) {
 		defer s.Shutdown()
 		told := func() map[locktick.Outcome]int {
 			synctest.Wait()
-			return f.Outcomes()
+			return f.Told()
 		}
 		time.Sleep(time.Minute + 30*time.Second)
 		require.NoError(t, s.Jobs()[0].RunNow())
@@ -309,7 +309,7 @@ func TestLocker_Func_failed(t *testing.T) {
 					} else {
 						require.ErrorContains(t, run(), "panicked")
 					}
-					require.Len(t, f.Errs, 1)
+					require.Len(t, f.Errs(), 1)
 					var already *lock.ErrAlreadyRun
 					require.Equal(t, !retry, errors.As(run(), &already))
 				})
@@ -356,8 +356,8 @@ func TestLocker_Func_lost(t *testing.T) {
 			}), gocron.WithDistributedLocker(locker))
 		require.ErrorIs(t, <-ended, lock.ErrLost)
 		require.NoError(t, sched.Shutdown())
-		require.Equal(t, 1, f.Told[locktick.Ran])
-		require.ErrorIs(t, f.Errs[0], lock.ErrLost)
+		require.Equal(t, 1, f.Told()[locktick.Ran])
+		require.ErrorIs(t, f.Errs()[0], lock.ErrLost)
 	})
 }
 
@@ -384,7 +384,7 @@ func TestLocker_shutdown(t *testing.T) {
 		close(goOn)
 		require.NoError(t, <-down)
 		require.NoError(t, sched.Shutdown())
-		require.Equal(t, map[locktick.Outcome]int{locktick.Stopped: 1}, f.Told, "it is no error")
+		require.Equal(t, map[locktick.Outcome]int{locktick.Stopped: 1}, f.Told(), "it is no error")
 		s, err := f.Lock.Status(t.Context(), "shop", "report")
 		require.NoError(t, err)
 		require.False(t, s.Locked)
@@ -428,6 +428,6 @@ func TestLocker_Lock_waiting(t *testing.T) {
 		defer cancel()
 		_, err := locker.Lock(ctx, "report")
 		require.ErrorIs(t, err, context.Canceled)
-		require.Equal(t, map[locktick.Outcome]int{locktick.Stopped: 1}, f.Told)
+		require.Equal(t, map[locktick.Outcome]int{locktick.Stopped: 1}, f.Told())
 	})
 }

@@ -36,8 +36,8 @@ func TestGuard_Run_database(t *testing.T) {
 		all.Wait()
 	}
 	f.RequireEachOnce(t, locktick.Every(time.Minute), noon.Add(-1), noon.Add(ticks*time.Minute))
-	require.Equal(t, ticks, f.Told[locktick.Ran])
-	require.Equal(t, 11*ticks, f.Told[locktick.AlreadyRun]+f.Told[locktick.Running])
+	require.Equal(t, ticks, f.Told()[locktick.Ran])
+	require.Equal(t, 11*ticks, f.Told()[locktick.AlreadyRun]+f.Told()[locktick.Running])
 }
 
 func TestGuard_Run_database_holder_dies(t *testing.T) {

@@ -62,7 +62,7 @@ func TestGuard_Loop_clocks(t *testing.T) {
 				// The last ones are cut short.
 				first := test.every.Next(start.Add(4 * time.Second))
 				f.RequireEachOnce(t, test.every, first, end.Add(-test.takes-time.Second+1))
-				require.Positive(t, f.Told[locktick.AlreadyRun]+f.Told[locktick.Running])
+				require.Positive(t, f.Told()[locktick.AlreadyRun]+f.Told()[locktick.Running])
 			})
 		})
 	}
@@ -81,9 +81,9 @@ func TestGuard_Loop_clocks_a_day_off(t *testing.T) {
 				f.Run)
 			f.RequireEachOnce(t, every, start, end.Add(-time.Duration(every)+1))
 			due := int(5 * day / time.Duration(every))
-			require.InDelta(t, 2*due, f.Told[locktick.Ahead], 2,
+			require.InDelta(t, 2*due, f.Told()[locktick.Ahead], 2,
 				"those that are ahead are told so, with each tick")
-			require.Len(t, f.Runs, f.Told[locktick.Ran])
+			require.Len(t, f.Runs(), f.Told()[locktick.Ran])
 		})
 	}
 }
@@ -183,9 +183,9 @@ func TestGuard_Loop_clock_stepped_back(t *testing.T) {
 			back.Add(int64(2 * time.Second)) // within each run
 			return f.Run(ctx)
 		})
-		require.Len(t, f.Runs, 9)
-		require.Equal(t, 9, f.Told[locktick.AlreadyRun])
-		for tick, times := range f.Runs {
+		require.Len(t, f.Runs(), 9)
+		require.Equal(t, 9, f.Told()[locktick.AlreadyRun])
+		for tick, times := range f.Runs() {
 			require.Equal(t, 1, times, tick)
 		}
 	})

@@ -23,21 +23,20 @@ var Skews = []time.Duration{0, 3 * time.Second, -4 * time.Second, 2500 * time.Mi
 // TickName returns the name of a tick in the row.
 func TickName(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// A Fleet has the runs and outcomes of its instances. The fields are for when none of them is at
-// work.
+// A Fleet has the runs and outcomes of its instances. It is safe for concurrent use.
 type Fleet struct {
 	Lock *lock.Lock
 	Wait time.Duration // of the lock.Job
 
-	Runs map[string]int // how often a tick was run
-	Told map[locktick.Outcome]int
-	Errs []error // of Ran and Failed
 	mu   sync.Mutex
+	runs map[string]int // how often a tick was run
+	told map[locktick.Outcome]int
+	errs []error // of Ran and Failed
 }
 
 // NewFleet returns a fleet that shares a lock.
 func NewFleet(l *lock.Lock) *Fleet {
-	return &Fleet{Lock: l, Runs: map[string]int{}, Told: map[locktick.Outcome]int{}}
+	return &Fleet{Lock: l, runs: map[string]int{}, told: map[locktick.Outcome]int{}}
 }
 
 // Guard returns the guard of an instance whose clock is ahead.
@@ -54,9 +53,9 @@ func (f *Fleet) Guard(ahead time.Duration) locktick.Guard {
 func (f *Fleet) tell(_ context.Context, r locktick.Result) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.Told[r.Outcome]++
+	f.told[r.Outcome]++
 	if r.Err != nil && (r.Outcome == locktick.Ran || r.Outcome == locktick.Failed) {
-		f.Errs = append(f.Errs, r.Err)
+		f.errs = append(f.errs, r.Err)
 	}
 }
 
@@ -70,36 +69,45 @@ func (f *Fleet) Run(ctx context.Context) error {
 func (f *Fleet) Ran(tick string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.Runs[tick]++
+	f.runs[tick]++
 }
 
-// Outcomes returns Told while instances are at work.
-func (f *Fleet) Outcomes() map[locktick.Outcome]int {
+// Runs returns how often each tick was run.
+func (f *Fleet) Runs() map[string]int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return maps.Clone(f.Told)
+	return maps.Clone(f.runs)
+}
+
+// Told returns how often each outcome was told.
+func (f *Fleet) Told() map[locktick.Outcome]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.told)
+}
+
+// Errs returns the errors of those that were Ran or Failed.
+func (f *Fleet) Errs() []error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.errs)
 }
 
 // Ticks returns which ticks were run.
-func (f *Fleet) Ticks() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Sorted(maps.Keys(f.Runs))
-}
+func (f *Fleet) Ticks() []string { return slices.Sorted(maps.Keys(f.Runs())) }
 
 // RequireEachOnce requires that every tick after first and before last was run, and none twice.
 func (f *Fleet) RequireEachOnce(t *testing.T, s locktick.Schedule, first, last time.Time) {
 	t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	require.Empty(t, f.Errs)
+	require.Empty(t, f.Errs())
+	runs := f.Runs()
 	ticks := 0
 	for tick := s.Next(first); tick.Before(last); tick = s.Next(tick) {
-		require.Contains(t, f.Runs, TickName(tick), "never run")
+		require.Contains(t, runs, TickName(tick), "never run")
 		ticks++
 	}
 	require.Greater(t, ticks, 2)
-	for tick, times := range f.Runs {
+	for tick, times := range runs {
 		require.Equal(t, 1, times, tick)
 	}
 }
