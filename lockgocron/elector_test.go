@@ -280,7 +280,10 @@ func leaderAtTheDeadline(t *testing.T) {
 	}
 	all.Wait()
 	require.Zero(t, leads.Load())
+	closed := make(chan error, 1)
+	go func() { closed <- e.Close() }()
+	synctest.Wait() // while it still waits for the answer
 	silent.Store(false)
 	close(answers)
-	require.ErrorIs(t, e.Close(), lock.ErrLost)
+	require.ErrorIs(t, <-closed, lock.ErrLost)
 }
