@@ -123,6 +123,11 @@ func linear(ops []Op, committed map[int64]bool) []Op {
 		}
 		return ids[owner]
 	}
+	// Whether an answer may tell of a lock that was free and name nobody.
+	free := slices.ContainsFunc(ops, func(o Op) bool {
+		return o.Holder == "" && (o.Result == Lost ||
+			o.Result == OK && (o.Kind == Unlock || o.Kind == Force))
+	})
 	for _, o := range ops {
 		switch id := of(o.Owner); o.Kind {
 		case Lock, Acquire:
@@ -140,7 +145,7 @@ func linear(ops []Op, committed map[int64]bool) []Op {
 			id.unlocked = id.unlocked || o.Result == OK
 			// It may have freed a lock that nobody saw acquired, and others may have seen it
 			// free.
-			id.needed = id.needed || o.Result == Unknown
+			id.needed = id.needed || o.Result == Unknown && free
 		case Force:
 			id.needed = true // somebody has seen it
 		}

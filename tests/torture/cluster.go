@@ -102,8 +102,8 @@ func (c *cluster) rejoin() error {
 		n.Heal()
 	}
 	for i := range c.nodes.Nodes {
-		for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
-			err := c.write(i, 2*time.Second)
+		for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			err := c.write(i, time.Minute)
 			if err == nil {
 				break
 			}
@@ -117,7 +117,7 @@ func (c *cluster) rejoin() error {
 
 // write commits a row that is no client's, through a node.
 func (c *cluster) write(node int, timeout time.Duration) error {
-	db, err := sql.Open("pgx", c.direct()[node])
+	db, err := sql.Open("pgx", c.nodes.Nodes[node].DSN())
 	if err != nil {
 		return err
 	}

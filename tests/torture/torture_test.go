@@ -122,8 +122,8 @@ func cutOff(t *testing.T, c *cluster, node int) {
 	for _, vanish := range []bool{false, true} {
 		c.cutOff(node, vanish)
 		require.Error(t, c.write(node, time.Second))
-		require.Eventually(t, func() bool { return c.write(0, 2*time.Second) == nil },
-			2*time.Minute, 20*time.Millisecond)
+		require.Eventually(t, func() bool { return c.write(0, time.Minute) == nil },
+			5*time.Minute, 20*time.Millisecond)
 		require.NoError(t, c.rejoin())
 	}
 }
