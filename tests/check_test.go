@@ -128,21 +128,20 @@ func TestLease_Check_nobodyTakesOver(t *testing.T) {
 			}
 		}
 	})
-	// Elsewhere nobody can see that a challenger waits.
-	for _, e := range named("SQLite", "CockroachDB, pgx") {
-		t.Run(e.Name, func(t *testing.T) {
-			tb := dbtest.NewTable(t, e)
-			l := tb.Lock()
-			lease := acquire(t, l, as("a", "1"))
-			tx := inTx(t, tb.DB)
-			require.NoError(t, lease.Check(t.Context(), tx))
-			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-			defer cancel()
-			require.ErrorIs(t, l.LockContext(ctx, component, "b", job, "2", time.Microsecond),
-				context.DeadlineExceeded)
-			require.NoError(t, tx.Commit())
-			require.NoError(t, l.Lock(component, "b", job, "2", time.Microsecond))
-			require.ErrorIs(t, lease.Check(t.Context(), inTx(t, tb.DB)), lock.ErrLost)
-		})
-	}
+	// Nobody can see a challenger wait in SQLite. CockroachDB need not let it wait: its locks may be
+	// lost, and the transaction then comes before the takeover, or is to be repeated.
+	t.Run("SQLite", func(t *testing.T) {
+		tb := dbtest.NewTable(t, engines[0])
+		l := tb.Lock()
+		lease := acquire(t, l, as("a", "1"))
+		tx := inTx(t, tb.DB)
+		require.NoError(t, lease.Check(t.Context(), tx))
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, l.LockContext(ctx, component, "b", job, "2", time.Microsecond),
+			context.DeadlineExceeded)
+		require.NoError(t, tx.Commit())
+		require.NoError(t, l.Lock(component, "b", job, "2", time.Microsecond))
+		require.ErrorIs(t, lease.Check(t.Context(), inTx(t, tb.DB)), lock.ErrLost)
+	})
 }
