@@ -195,15 +195,21 @@ func (l *Lock) release(ctx context.Context, r store.Request, t store.Term) error
 	if res.Done || errors.Is(err, ErrOutcomeUnknown) {
 		l.hub.released(r)
 	}
+	return l.freed(ctx, r, event, start, res, err)
+}
+
+// freed completes and tells the event of a release or a deletion, which another's lock refuses.
+func (l *Lock) freed(ctx context.Context, r store.Request, e Event, start time.Time,
+	res store.Result, err error) error {
 	switch {
 	case err != nil || res.Done || !res.Prev.Locked:
 	case res.Doubt:
 		err = unknown(r, res.Prev)
 	default:
-		event.Kind, event.Holder = Refused, holderOf(res.Prev)
-		err = &ErrUnauthorised{request: r, holder: event.Holder}
+		e.Kind, e.Holder = Refused, holderOf(res.Prev)
+		err = &ErrUnauthorised{request: r, holder: e.Holder}
 	}
-	return l.ended(ctx, r, event, start, err)
+	return l.ended(ctx, r, e, start, err)
 }
 
 // unknown is the error of a release whose first attempt may have released a lock that another

@@ -147,16 +147,7 @@ func (l *Lock) Delete(ctx context.Context, componentName, jobName string) error 
 	}
 	start := time.Now()
 	res, err := l.store.Delete(ctx, r)
-	event := Event{Kind: Deleted}
-	switch {
-	case err != nil || res.Done || !res.Prev.Locked:
-	case res.Doubt:
-		err = unknown(r, res.Prev)
-	default:
-		event.Kind, event.Holder = Refused, holderOf(res.Prev)
-		err = &ErrUnauthorised{request: r, holder: event.Holder}
-	}
-	return l.ended(ctx, r, event, start, err)
+	return l.freed(ctx, r, Event{Kind: Deleted}, start, res, err)
 }
 
 // CheckTable reports what is wrong with the table, the server or the session, and what to do. It

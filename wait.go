@@ -121,12 +121,5 @@ func (w *waiter) stagger(ctx context.Context) bool {
 	if w.vain++; w.vain == 1 {
 		return ctx.Err() == nil
 	}
-	timer := time.NewTimer(rand.N(d))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return store.Sleep(ctx, rand.N(d))
 }

@@ -69,12 +69,8 @@ func (c *call) patience() any {
 	return "wait"
 }
 
-// read sends a statement that only reads, and reads its one row.
+// read sends a statement, and reads its one row.
 func (c *call) read(ctx context.Context, name string, args []any, dest ...any) error {
-	return c.queryRow(ctx, name, args, dest...)
-}
-
-func (c *call) queryRow(ctx context.Context, name string, args []any, dest ...any) error {
 	if c.d.name == SQLite && c.t.pool != nil {
 		stmt, err := c.t.prepared(ctx, name)
 		if err != nil {
@@ -87,7 +83,7 @@ func (c *call) queryRow(ctx context.Context, name string, args []any, dest ...an
 
 // write sends a statement that may write, and reports whether it returned a row.
 func (c *call) write(ctx context.Context, name string, args []any, dest ...any) (bool, error) {
-	err := c.queryRow(ctx, name, args, dest...)
+	err := c.read(ctx, name, args, dest...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -149,7 +145,7 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 			continue
 		case errors.Is(err, errRaced):
 			// The rival's commit takes about as long as a disk.
-			if c.races++; c.races < maxRaces && sleep(ctx, rand.N(time.Duration(c.races)*time.Millisecond)) {
+			if c.races++; c.races < maxRaces && Sleep(ctx, rand.N(time.Duration(c.races)*time.Millisecond)) {
 				continue
 			}
 		case notUnderstood(err) && c.d.name != t.dialect.Load().name:
@@ -180,7 +176,7 @@ func do[T any](ctx context.Context, t *Table, k kind, r Request, step step[T]) (
 			continue
 		}
 		if t.inTransaction || tried >= t.policy.attempts() || !Curable(err) ||
-			!sleep(ctx, t.policy.backoff(tried)) {
+			!Sleep(ctx, t.policy.backoff(tried)) {
 			if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 				err = fmt.Errorf("%w: %w", ctx.Err(), err)
 			}
@@ -298,8 +294,8 @@ func (t *Table) prepared(ctx context.Context, name string) (*sql.Stmt, error) {
 	return kept.(*sql.Stmt), nil
 }
 
-// sleep waits, and reports whether ctx is still good.
-func sleep(ctx context.Context, d time.Duration) bool {
+// Sleep waits, and reports whether ctx is still good.
+func Sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
