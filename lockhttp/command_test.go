@@ -13,6 +13,7 @@ import (
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/lockhttp"
+	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
 
 const (
@@ -167,20 +168,20 @@ func TestCommand_makes_no_sense(t *testing.T) {
 }
 
 func TestCommand_release(t *testing.T) {
-	type meanwhile = func(t *testing.T, l *lock.Lock, clock *clock)
-	nothing := func(*testing.T, *lock.Lock, *clock) {}
-	renews := func(t *testing.T, l *lock.Lock, clock *clock) {
+	type meanwhile = func(t *testing.T, l *lock.Lock, clock *locktest.Clock)
+	nothing := func(*testing.T, *lock.Lock, *locktest.Clock) {}
+	renews := func(t *testing.T, l *lock.Lock, clock *locktest.Clock) {
 		clock.Advance(2 * time.Hour)
 		require.NoError(t, l.Lock("shop", "instance-1", "backup", "run-1", time.Hour))
 	}
-	unlocks := func(t *testing.T, l *lock.Lock, _ *clock) {
+	unlocks := func(t *testing.T, l *lock.Lock, _ *locktest.Clock) {
 		require.NoError(t, l.Unlock("shop", "instance-1", "backup", "run-1"))
 	}
-	loses := func(t *testing.T, l *lock.Lock, clock *clock) {
+	loses := func(t *testing.T, l *lock.Lock, clock *locktest.Clock) {
 		clock.Advance(2 * time.Hour)
 		require.NoError(t, l.Lock("shop", "instance-2", "backup", "run-2", time.Hour))
 	}
-	runsAgain := func(t *testing.T, l *lock.Lock, _ *clock) {
+	runsAgain := func(t *testing.T, l *lock.Lock, _ *locktest.Clock) {
 		require.NoError(t, l.Unlock("shop", "instance-1", "backup", "run-1"))
 		require.NoError(t, l.Lock("shop", "instance-1", "backup", "run-2", time.Hour))
 	}

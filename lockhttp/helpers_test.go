@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,33 +13,17 @@ import (
 
 	"github.com/cloudtrust/go-jobs/lock"
 	"github.com/cloudtrust/go-jobs/lock/lockhttp"
+	"github.com/cloudtrust/go-jobs/lock/locktest"
 )
-
-// A clock stands still until the test moves it.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
 
 // start is when a test's clock begins.
 var start = time.Date(2026, 11, 25, 6, 0, 0, 0, time.UTC)
 
 // memory returns a Lock in memory that goes by a clock, and tells observers.
-func memory(observers ...func(context.Context, lock.Event)) (*lock.Lock, *clock) {
-	c := &clock{now: start}
-	return lock.NewMemory(lock.Options{Clock: c.Now, Observer: lock.Observers(observers...)}), c
+func memory(observers ...func(context.Context, lock.Event)) (*lock.Lock, *locktest.Clock) {
+	l, clock := locktest.NewWith(lock.Options{Observer: lock.Observers(observers...)})
+	clock.Advance(start.Sub(clock.Now()))
+	return l, clock
 }
 
 func status(t *testing.T, l *lock.Lock) lock.Status {

@@ -160,8 +160,9 @@ func TestState_any_lock_time(t *testing.T) {
 
 // What JSON can't hold is an error, and no empty answer.
 func TestState_no_JSON(t *testing.T) {
-	l, clock := memory()
-	clock.now = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)
+	l := lock.NewMemory(lock.Options{Clock: func() time.Time {
+		return time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC)
+	}})
 	require.NoError(t, l.Lock("shop", "instance-1", "backup", "run-1", time.Hour))
 	w := ask(lockhttp.Handler(l), "GET", "/json", "")
 	require.Equal(t, 500, w.Code)
